@@ -1,0 +1,1 @@
+//! Run commands on other machines, and get them back whole.

@@ -1,0 +1,1 @@
+//! Processes on this machine: spawn, pipes, windows, limits, outcomes.

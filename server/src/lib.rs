@@ -1,0 +1,1 @@
+//! Accept, authenticate, decide, dispatch, audit.

@@ -1,0 +1,1 @@
+//! Makes wire/src/native/proto.rs from wire/proto/remora.proto.

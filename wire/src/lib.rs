@@ -1,0 +1,1 @@
+//! Remora's protocols without I/O: bytes in, events out, and back.
