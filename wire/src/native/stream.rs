@@ -1,0 +1,145 @@
+//! The two ends of a stream: what was sent, what may be sent, what was consumed.
+
+use super::fault::Fault;
+
+/// The sending end.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    sent: u64,
+    consumed: u64,
+    limit: u64,
+    ended: bool,
+    stopped: bool,
+}
+
+impl Outgoing {
+    /// A stream at offset 0 that may send up to `limit`.
+    pub fn new(limit: u64) -> Self {
+        Outgoing { sent: 0, consumed: 0, limit, ended: false, stopped: false }
+    }
+
+    /// Offset of the next byte to send.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Up to here the receiver needs the bytes no more.
+    pub fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    /// How many bytes may be sent now.
+    pub fn room(&self) -> u64 {
+        if self.ended || self.stopped { 0 } else { self.limit - self.sent }
+    }
+
+    /// Whether this side said that the stream ends.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether the receiver wants no more.
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Counts bytes as sent, and gives the offset of their first. Never more than [`Outgoing::room`].
+    pub(super) fn send(&mut self, length: u64) -> Option<u64> {
+        if length > self.room() {
+            return None;
+        }
+        let at = self.sent;
+        self.sent += length;
+        Some(at)
+    }
+
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    pub(super) fn handle_stop(&mut self) {
+        self.stopped = true;
+    }
+
+    pub(super) fn handle_credit(&mut self, consumed: u64, limit: u64) -> Result<(), Fault> {
+        if consumed < self.consumed || consumed > self.sent || limit < self.limit || limit < consumed {
+            return Err(Fault::WrongCredit);
+        }
+        self.consumed = consumed;
+        self.limit = limit;
+        Ok(())
+    }
+}
+
+/// The receiving end.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming {
+    received: u64,
+    consumed: u64,
+    limit: u64,
+    window: u64,
+    ended: bool,
+    stopped: bool,
+}
+
+impl Incoming {
+    /// A stream at offset 0 that takes `window` bytes before any is consumed.
+    pub fn new(window: u64) -> Self {
+        Incoming { received: 0, consumed: 0, limit: window, window, ended: false, stopped: false }
+    }
+
+    /// Offset of the next byte to come.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether the sender said that the stream ends.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(super) fn handle_data(&mut self, offset: u64, length: u64) -> Result<(), Fault> {
+        if self.ended {
+            return Err(Fault::AfterEnd);
+        }
+        if offset != self.received {
+            return Err(Fault::WrongOffset { got: offset, expected: self.received });
+        }
+        let end = offset.saturating_add(length);
+        if end > self.limit {
+            return Err(Fault::BeyondCredit { end, limit: self.limit });
+        }
+        self.received = end;
+        Ok(())
+    }
+
+    pub(super) fn handle_end(&mut self, length: u64) -> Result<(), Fault> {
+        if self.ended {
+            return Err(Fault::AfterEnd);
+        }
+        if length != self.received {
+            return Err(Fault::WrongOffset { got: length, expected: self.received });
+        }
+        self.ended = true;
+        Ok(())
+    }
+
+    /// Notes that everything before `upto` is where it belongs. Gives the credit to announce, once a quarter of the
+    /// window is free: announcing each byte would double the traffic, waiting for the whole window would stall the sender.
+    pub(super) fn consume(&mut self, upto: u64) -> Option<(u64, u64)> {
+        self.consumed = self.consumed.max(upto.min(self.received));
+        let limit = self.consumed.saturating_add(self.window);
+        if self.ended || self.stopped || self.window == 0 || limit - self.limit < self.window / 4 {
+            return None;
+        }
+        self.limit = limit;
+        Some((self.consumed, limit))
+    }
+
+    /// This side wants no more. True the first time.
+    pub(super) fn stop(&mut self) -> bool {
+        let first = !self.stopped && !self.ended;
+        self.stopped = true;
+        first
+    }
+}
