@@ -1,1 +1,40 @@
 //! Processes on this machine: spawn, pipes, windows, limits, outcomes.
+//!
+//! An [`Engine`] starts a [`Permitted`](remora_identity::Permitted) [`JobRequest`] and hands back a [`Job`]: write input at
+//! absolute offsets, read output from an offset, acknowledge it, signal, wait, close. Nothing here knows the network or
+//! the wire, and nothing here judges who may run what.
+//!
+//! A job runs as a plain child of this process, in a session and process group of its own, with descriptors 0, 1 and 2 and
+//! no other. One task on the caller's tokio runtime drives it. The interface says nothing of that, so that the child can
+//! move to a process of its own later.
+//!
+//! All system calls that need `unsafe` are in [`sys`].
+
+mod cgroup;
+mod config;
+mod discard;
+mod drain;
+mod driver;
+mod engine;
+mod environment;
+mod error;
+mod group;
+mod input;
+mod job;
+mod outcome;
+mod prepare;
+mod reader;
+mod request;
+mod ring;
+mod signal;
+mod state;
+pub mod sys;
+mod writer;
+
+pub use config::{BaseEnvironment, CgroupParent, DrainRule, EngineConfig};
+pub use engine::Engine;
+pub use error::{Blame, InputError, NotStarted, OutputError, Step};
+pub use job::{Job, Progress};
+pub use outcome::{EndReason, Ended, How, InputEnd, LimitKind, MemoryMeans, Outcome, OutputEnd, PeakMemory};
+pub use request::{JobRequest, Limits, Output, Program, Stdin};
+pub use signal::Signal;

@@ -1,0 +1,328 @@
+//! The task that drives one job: its pipes, its end, its limits, its drain rule. One task, no thread of its own.
+
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
+use tokio::time::Sleep;
+
+use crate::cgroup::JobCgroup;
+use crate::discard::discard;
+use crate::group;
+use crate::job::stop;
+use crate::outcome::{EndReason, Ended, How, LimitKind, MemoryMeans, PeakMemory};
+use crate::reader::{Reader, Turn};
+use crate::request::Output;
+use crate::signal::Signal;
+use crate::state::{Shared, State};
+use crate::sys;
+use crate::writer::Writer;
+
+/// The first pause between two looks at what is left of a process group that is ended; doubled each time.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+
+/// How long the end of a runtime waits for a process that was just killed.
+const LAST_WAIT: Duration = Duration::from_millis(500);
+
+/// A job's driver. A future that is done when the job is.
+pub(crate) struct Driver {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pidfd: AsyncFd<Arc<OwnedFd>>,
+    pub(crate) stdout: Reader,
+    pub(crate) stderr: Reader,
+    pub(crate) stdin: Option<Writer>,
+    pub(crate) clock: Clock,
+    pub(crate) kill_grace: Duration,
+    pub(crate) wait_streams: bool,
+    /// Bytes of output the job may still print.
+    pub(crate) allowance: Option<u64>,
+    pub(crate) exceeded: bool,
+    pub(crate) memory: Option<MemoryLimit>,
+    /// Peak memory of this process when it spawned, in bytes.
+    pub(crate) own_peak: u64,
+    pub(crate) killing: Killing,
+    pub(crate) timer: Option<Pin<Box<Sleep>>>,
+    /// Streams that are read to nowhere.
+    pub(crate) held: Arc<AtomicUsize>,
+}
+
+/// When things happened.
+pub(crate) struct Clock {
+    pub(crate) started: SystemTime,
+    pub(crate) start: Instant,
+    /// When the time limit is reached.
+    pub(crate) deadline: Option<Instant>,
+    /// When the process was over.
+    pub(crate) over: Option<(SystemTime, Instant)>,
+}
+
+/// How the memory limit is enforced.
+pub(crate) enum MemoryLimit {
+    Cgroup(JobCgroup),
+    AddressSpace,
+}
+
+/// The way from SIGTERM to SIGKILL.
+#[derive(Default)]
+pub(crate) struct Killing {
+    /// SIGKILL was sent, or wasn't needed.
+    done: bool,
+    /// A look at the process group that is under way.
+    look: Option<JoinHandle<bool>>,
+    next_look: Option<Instant>,
+    pause: Duration,
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = Pin::into_inner(self);
+        let shared = Arc::clone(&this.shared);
+        let mut state = shared.lock();
+        state.register(cx.waker());
+        let (turn, finished) = this.turn(&mut state, cx);
+        drop(state);
+        if finished {
+            this.finish();
+        }
+        if turn.changed || finished {
+            (shared.on_change)();
+        }
+        if finished {
+            return Poll::Ready(());
+        }
+        if turn.again || this.sleep_until(turn.next, cx) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Driver {
+    /// One look at everything. Returns whether the job is finished but for being reaped.
+    fn turn(&mut self, state: &mut State, cx: &mut Context<'_>) -> (Turn, bool) {
+        let now = Instant::now();
+        if !state.exited && self.pidfd.poll_read_ready(cx).is_ready() {
+            state.exited = true;
+            self.clock.over = Some((SystemTime::now(), now));
+        }
+        let mut turn = Turn {
+            now,
+            exited: state.exited,
+            draining: false,
+            discard: state.abandoned || self.exceeded,
+            allowance: self.allowance,
+            exceeded: self.exceeded,
+            changed: false,
+            again: false,
+            next: None,
+        };
+        self.enforce_deadline(state, &mut turn);
+        self.enforce_stop(state, &mut turn, cx);
+        // While a group is being ended its grace is what counts; then, whoever escaped it is not waited for.
+        turn.draining = state.exited
+            && match state.stopping {
+                Some(_) => self.killing.done,
+                None => !self.wait_streams || state.abandoned,
+            };
+        if let Some(writer) = &mut self.stdin {
+            if state.exited {
+                writer.close(&mut state.input, &mut turn);
+            } else {
+                writer.drive(cx, &mut state.input, &mut turn);
+            }
+        }
+        for (which, reader) in [(Output::Stdout, &mut self.stdout), (Output::Stderr, &mut self.stderr)] {
+            if let Some(pipe) = reader.drive(cx, state.output_mut(which), &mut turn) {
+                discard(pipe, Arc::clone(&self.held));
+            }
+        }
+        self.allowance = turn.allowance;
+        if turn.exceeded && !self.exceeded {
+            self.exceeded = true;
+            stop(&self.shared, state, EndReason::Limit(LimitKind::Output));
+            turn.again = true;
+        }
+        let finished = state.exited
+            && self.stdout.is_over()
+            && self.stderr.is_over()
+            && (state.stopping.is_none() || self.killing.done);
+        (turn, finished)
+    }
+
+    fn enforce_deadline(&mut self, state: &mut State, turn: &mut Turn) {
+        if let Some(deadline) = self.clock.deadline {
+            if turn.now < deadline {
+                turn.look_at(deadline);
+            } else {
+                self.clock.deadline = None;
+                stop(&self.shared, state, EndReason::Deadline);
+            }
+        }
+    }
+
+    /// SIGKILL to the process group once the grace is over, or nobody is left in it. The leader isn't reaped before, so
+    /// the group's number is still its own.
+    fn enforce_stop(&mut self, state: &mut State, turn: &mut Turn, cx: &mut Context<'_>) {
+        let Some(stopping) = state.stopping else { return };
+        if self.killing.done {
+            return;
+        }
+        let last = stopping.since + self.kill_grace;
+        if turn.now >= last || (state.exited && self.is_group_gone(turn, cx)) {
+            state.signal(self.shared.pid, Signal::KILL);
+            self.killing.done = true;
+        } else {
+            turn.look_at(last);
+        }
+    }
+
+    /// Looks for living members of the process group, off this thread, now and then.
+    fn is_group_gone(&mut self, turn: &mut Turn, cx: &mut Context<'_>) -> bool {
+        let killing = &mut self.killing;
+        if killing.look.is_none() {
+            match killing.next_look {
+                Some(at) if turn.now < at => {
+                    turn.look_at(at);
+                    return false;
+                }
+                _ => {
+                    let group = self.shared.pid;
+                    killing.look = Some(tokio::task::spawn_blocking(move || group::has_living_member(group)));
+                }
+            }
+        }
+        let Some(look) = &mut killing.look else { return false };
+        match Pin::new(look).poll(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(false)) => true,
+            Poll::Ready(_) => {
+                killing.look = None;
+                killing.pause = (killing.pause * 2).max(FIRST_LOOK);
+                let at = turn.now + killing.pause;
+                killing.next_look = Some(at);
+                turn.look_at(at);
+                false
+            }
+        }
+    }
+
+    /// Sets the timer; whether its time has come already.
+    fn sleep_until(&mut self, next: Option<Instant>, cx: &mut Context<'_>) -> bool {
+        let Some(at) = next else {
+            self.timer = None;
+            return false;
+        };
+        let at = tokio::time::Instant::from_std(at);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        timer.as_mut().poll(cx).is_ready()
+    }
+
+    /// Reaps the process and says what it came to.
+    fn finish(&mut self) {
+        let mut state = self.shared.lock();
+        let reaped = sys::reap(self.shared.pid);
+        state.reaped = true;
+        state.pidfd = None;
+        let lengths = Output::ALL.map(|which| state.output(which).ring.end());
+        if state.abandoned {
+            for output in &mut state.outputs {
+                output.ring.release(u64::MAX);
+                output.ring.shrink_if_empty();
+            }
+        }
+        let mut stopped = state.stopping.and_then(|stopping| stopping.reason);
+        drop(state);
+
+        let reaped = match reaped {
+            Ok(reaped) => reaped,
+            Err(error) => {
+                tracing::error!(pid = self.shared.pid, %error, "the status of a job is lost");
+                None
+            }
+        };
+        let how = reaped.as_ref().map_or(How::Unknown, |reaped| how(reaped.status));
+        let (over, over_at) = self.clock.over.unwrap_or_else(|| (SystemTime::now(), Instant::now()));
+        let mut peak_memory = match reaped.as_ref().map_or(0, |reaped| reaped.peak_memory) {
+            peak if peak > self.own_peak => PeakMemory::Measured(peak),
+            peak => PeakMemory::AtMost(peak),
+        };
+        let memory_limited_by = self.memory.take().map(|memory| match memory {
+            MemoryLimit::AddressSpace => MemoryMeans::AddressSpace,
+            MemoryLimit::Cgroup(cgroup) => {
+                if let Some(peak) = cgroup.peak() {
+                    peak_memory = PeakMemory::Measured(peak);
+                }
+                let killed = matches!(how, How::Signaled { signal: Signal::KILL, .. });
+                if stopped.is_none() && killed && cgroup.was_exceeded() {
+                    stopped = Some(EndReason::Limit(LimitKind::Memory));
+                }
+                MemoryMeans::Cgroup
+            }
+        });
+        let [stdout, stderr] = lengths;
+        self.shared.finish(Ended {
+            how,
+            stopped,
+            started: self.clock.started,
+            ended: over,
+            wall: over_at.saturating_duration_since(self.clock.start),
+            user: reaped.as_ref().map_or(Duration::ZERO, |reaped| reaped.user),
+            system: reaped.as_ref().map_or(Duration::ZERO, |reaped| reaped.system),
+            peak_memory,
+            memory_limited_by,
+            stdout: self.stdout.end(stdout),
+            stderr: self.stderr.end(stderr),
+            stdin: self.stdin.as_ref().map(Writer::end),
+            pid: self.shared.pid,
+        });
+    }
+}
+
+impl Drop for Driver {
+    /// The runtime ends before the job did: kills it, and leaves no zombie if it dies in time.
+    fn drop(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        if state.reaped {
+            return;
+        }
+        stop(&shared, &mut state, EndReason::Shutdown);
+        state.signal(shared.pid, Signal::KILL);
+        for output in &mut state.outputs {
+            output.ended = true;
+        }
+        drop(state);
+        let timeout = rustix::time::Timespec {
+            tv_sec: LAST_WAIT.as_secs() as i64,
+            tv_nsec: LAST_WAIT.subsec_nanos().into(),
+        };
+        let mut over = [rustix::event::PollFd::new(self.pidfd.get_ref(), rustix::event::PollFlags::IN)];
+        let _ = rustix::event::poll(&mut over, Some(&timeout));
+        self.finish();
+        (shared.on_change)();
+    }
+}
+
+/// Takes a wait status apart.
+fn how(status: i32) -> How {
+    if libc::WIFEXITED(status) {
+        return How::Exited(libc::WEXITSTATUS(status));
+    }
+    match Signal::from_number(libc::WTERMSIG(status)) {
+        Some(signal) if libc::WIFSIGNALED(status) => {
+            How::Signaled { signal, core_dumped: libc::WCOREDUMP(status) }
+        }
+        _ => How::Unknown,
+    }
+}

@@ -1,0 +1,204 @@
+//! The handle of a job: what a server does with it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::error::{InputError, OutputError};
+use crate::outcome::{EndReason, Ended};
+use crate::request::Output;
+use crate::signal::Signal;
+use crate::state::{Shared, Stopping};
+
+/// How far an output stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Offset up to which it was acknowledged; what lies before is gone.
+    pub acknowledged: u64,
+    /// Offset up to which it was read from the command.
+    pub produced: u64,
+    /// Nothing will come after `produced`.
+    pub ended: bool,
+}
+
+/// A running or finished job. Clones are the same job.
+///
+/// Dropping the last handle kills what still runs of it (SIGKILL to the process group) and forgets its output. That is a
+/// backstop; a server calls [`Job::close`].
+#[derive(Clone)]
+pub struct Job {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if !state.exited {
+            state.signal(self.shared.pid, Signal::KILL);
+        }
+        state.abandoned = true;
+        state.wake();
+    }
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("pid", &self.shared().pid).finish_non_exhaustive()
+    }
+}
+
+impl Job {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Job { handle: Arc::new(Handle { shared }) }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// Its process id, which is its process group and session id too. For display: once the job is finished it may be
+    /// another's.
+    pub fn pid(&self) -> i32 {
+        self.shared().pid
+    }
+
+    /// Gives input at an absolute offset. It is queued, not copied, and written as fast as the command reads.
+    ///
+    /// Once the command has closed its input, or has none, the bytes are discarded and count as consumed.
+    ///
+    /// # Errors
+    /// [`InputError`] where it doesn't begin where the last ended, or goes beyond [`Job::input_limit`] or the end.
+    pub fn write(&self, offset: u64, bytes: Bytes) -> Result<(), InputError> {
+        let mut state = self.shared().lock();
+        state.input.give(offset, bytes)?;
+        state.wake();
+        Ok(())
+    }
+
+    /// Ends the input at an absolute offset: the command reads end-of-file behind it. Bytes up to there may still be given.
+    ///
+    /// # Errors
+    /// [`InputError::BehindEnd`] where bytes behind it were given already, or another end was.
+    pub fn end_input(&self, at: u64) -> Result<(), InputError> {
+        let mut state = self.shared().lock();
+        state.input.end_at(at)?;
+        state.wake();
+        Ok(())
+    }
+
+    /// Offset up to which input was written into the command's pipe, or discarded because it no longer reads.
+    pub fn input_consumed(&self) -> u64 {
+        self.shared().lock().input.consumed()
+    }
+
+    /// Offset up to which input is taken at the moment: what was consumed, and the window.
+    pub fn input_limit(&self) -> u64 {
+        self.shared().lock().input.limit()
+    }
+
+    /// Whether the command no longer reads input, or has none.
+    pub fn input_closed(&self) -> bool {
+        self.shared().lock().input.is_closed()
+    }
+
+    /// Lends the retained output from an absolute offset on, in two pieces, without copying it.
+    ///
+    /// `f` runs under the job's lock: it must be quick, and must not call this job.
+    ///
+    /// # Errors
+    /// [`OutputError`] where the offset isn't retained: acknowledged already, or not yet produced.
+    pub fn output<R>(
+        &self,
+        which: Output,
+        from: u64,
+        f: impl FnOnce(&[u8], &[u8]) -> R,
+    ) -> Result<R, OutputError> {
+        let state = self.shared().lock();
+        let ring = &state.output(which).ring;
+        match ring.from(from) {
+            Some((first, second)) => Ok(f(first, second)),
+            None if from < ring.start() => Err(OutputError::Gone { from, kept: ring.start() }),
+            None => Err(OutputError::NotYet { from, produced: ring.end() }),
+        }
+    }
+
+    /// How far an output stream is.
+    pub fn progress(&self, which: Output) -> Progress {
+        let state = self.shared().lock();
+        let output = state.output(which);
+        Progress { acknowledged: output.ring.start(), produced: output.ring.end(), ended: output.ended }
+    }
+
+    /// Offset up to which an output stream was read from the command.
+    pub fn produced(&self, which: Output) -> u64 {
+        self.progress(which).produced
+    }
+
+    /// Whether nothing more will come on an output stream.
+    pub fn ended(&self, which: Output) -> bool {
+        self.progress(which).ended
+    }
+
+    /// Frees output up to an absolute offset; where that makes room, the command's pipe is read on.
+    pub fn acknowledge(&self, which: Output, upto: u64) {
+        let mut state = self.shared().lock();
+        let output = state.output_mut(which);
+        let was_full = output.ring.is_full();
+        if output.ring.release(upto) {
+            if output.ended {
+                output.ring.shrink_if_empty();
+            } else if was_full {
+                state.wake();
+            }
+        }
+    }
+
+    /// Nobody reads this stream any more: closes our end of its pipe, so that the command gets SIGPIPE or `EPIPE` when it
+    /// writes on. The stream ends where it is; what is retained stays readable.
+    pub fn close_output(&self, which: Output) {
+        let mut state = self.shared().lock();
+        state.output_mut(which).close = true;
+        state.wake();
+    }
+
+    /// Sends a signal to the job's process group, while its process is running or its streams are drained.
+    pub fn signal(&self, signal: Signal) {
+        self.shared().lock().signal(self.shared().pid, signal);
+    }
+
+    /// How it ended, once its process was reaped and its streams were read to their end, or given up by the drain rule.
+    pub fn finished(&self) -> Option<Arc<Ended>> {
+        self.shared().finished()
+    }
+
+    /// Waits until it is finished. Somebody must acknowledge or close its output meanwhile, or a window that is full
+    /// holds it up.
+    pub async fn wait(&self) -> Arc<Ended> {
+        self.shared().wait().await
+    }
+
+    /// Ends the job: SIGTERM and SIGCONT to its process group now, SIGKILL after the grace. The first reason counts, and
+    /// only if the process was still running. What it printed can still be read.
+    pub fn close(&self, reason: EndReason) {
+        let shared = self.shared();
+        let mut state = shared.lock();
+        stop(shared, &mut state, reason);
+    }
+}
+
+/// Begins to end a job, if that hasn't begun.
+pub(crate) fn stop(shared: &Shared, state: &mut crate::state::State, reason: EndReason) {
+    if state.stopping.is_some() || state.reaped {
+        return;
+    }
+    let reason = (!state.is_over()).then_some(reason);
+    state.stopping = Some(Stopping { reason, since: Instant::now() });
+    state.signal(shared.pid, Signal::TERM);
+    state.signal(shared.pid, Signal::CONT);
+    state.wake();
+}

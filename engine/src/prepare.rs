@@ -1,0 +1,171 @@
+//! From a request to what the system calls take, and from a failed system call to what it means.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use remora_identity::Account;
+
+use crate::config::BaseEnvironment;
+use crate::environment::Environment;
+use crate::error::{NotStarted, Step};
+use crate::request::{JobRequest, Program};
+use crate::sys::{ChildStep, Failed};
+
+/// Where commands are looked for when a job's environment has no `PATH` (execvp(3)).
+const FALLBACK_PATH: &[u8] = b"/bin:/usr/bin";
+
+/// A request as strings that end with a NUL.
+pub(crate) struct Prepared {
+    pub(crate) candidates: Vec<CString>,
+    pub(crate) argv: Vec<CString>,
+    pub(crate) envp: Vec<CString>,
+    pub(crate) cwd: CString,
+    /// The command is the shell of a line.
+    is_shell: bool,
+    /// The command as it was asked for.
+    command: OsString,
+}
+
+impl Prepared {
+    /// Checks and lays out a request.
+    ///
+    /// # Errors
+    /// [`Step::EmptyArgv`], [`Step::NulByte`] and [`Step::EnvironmentName`].
+    pub(crate) fn new(
+        program: Program,
+        shell: Option<PathBuf>,
+        cwd: Option<&Path>,
+        env: Vec<(Vec<u8>, Vec<u8>)>,
+        base: &BaseEnvironment,
+        account: &Account,
+    ) -> Result<Self, NotStarted> {
+        let environment = Environment::new(base, account, env)?;
+        let (command, argv, is_shell) = match program {
+            Program::Line(line) => {
+                let shell = shell.unwrap_or_else(|| account.shell.clone());
+                let name = shell.file_name().unwrap_or(shell.as_os_str()).as_bytes().to_vec();
+                (shell.into_os_string().into_vec(), vec![name, b"-c".to_vec(), line], true)
+            }
+            Program::Argv(argv) => match argv.first() {
+                Some(command) => (command.clone(), argv, false),
+                None => return Err(NotStarted::bytes(Step::EmptyArgv, None, b"")),
+            },
+        };
+        let candidates = candidates(&command, environment.get("PATH").unwrap_or(FALLBACK_PATH));
+        let cwd = match cwd {
+            Some(cwd) => account.home.join(cwd),
+            None => account.home.clone(),
+        };
+        Ok(Prepared {
+            candidates: candidates.into_iter().map(string).collect::<Result<_, _>>()?,
+            argv: argv.into_iter().map(string).collect::<Result<_, _>>()?,
+            envp: environment.into_strings()?,
+            cwd: string(cwd.into_os_string().into_vec())?,
+            is_shell,
+            command: OsString::from_vec(command),
+        })
+    }
+
+    /// What a failed start means. Looks at the file system again to tell a missing command from a missing interpreter.
+    pub(crate) fn explain(&self, failed: Failed) -> NotStarted {
+        let errno = Some(failed.errno);
+        match failed.step {
+            ChildStep::Clone => {
+                let step = match failed.errno {
+                    libc::ENOMEM => Step::Memory,
+                    libc::EMFILE | libc::ENFILE => Step::Descriptors,
+                    _ => Step::TooManyProcesses,
+                };
+                NotStarted::bytes(step, errno, b"")
+            }
+            ChildStep::Session => NotStarted::bytes(Step::Session, errno, b""),
+            ChildStep::Descriptors => NotStarted::bytes(Step::Descriptors, errno, b""),
+            ChildStep::Cgroup => NotStarted::bytes(Step::Limits, errno, b"cgroup"),
+            ChildStep::Limits => NotStarted::bytes(Step::Limits, errno, b""),
+            ChildStep::WorkingDirectory => {
+                NotStarted::bytes(Step::WorkingDirectory, errno, self.cwd.as_bytes())
+            }
+            ChildStep::Execute => match failed.errno {
+                libc::E2BIG => NotStarted::new(Step::ArgumentListTooLong, errno, &self.command),
+                libc::ENOMEM => NotStarted::new(Step::Memory, errno, &self.command),
+                libc::EMFILE | libc::ENFILE => NotStarted::new(Step::Descriptors, errno, &self.command),
+                libc::EAGAIN => NotStarted::new(Step::TooManyProcesses, errno, &self.command),
+                libc::ENOENT | libc::ENOTDIR => self.missing(errno),
+                _ => {
+                    let path = self.candidates.get(failed.candidate).map_or(&[][..], |path| path.as_bytes());
+                    NotStarted::bytes(Step::NotExecutable, errno, path)
+                }
+            },
+        }
+    }
+
+    /// Nothing could be executed because something isn't there: the command, or what it needs to run.
+    fn missing(&self, errno: Option<i32>) -> NotStarted {
+        let cwd = Path::new(OsStr::from_bytes(self.cwd.as_bytes()));
+        let there = self
+            .candidates
+            .iter()
+            .map(|candidate| cwd.join(OsStr::from_bytes(candidate.as_bytes())))
+            .find(|path| path.is_file());
+        match there {
+            Some(path) => {
+                let what = interpreter(&path).unwrap_or_else(|| path.into_os_string());
+                NotStarted::new(Step::InterpreterMissing, errno, what)
+            }
+            None if self.is_shell => NotStarted::new(Step::Shell, errno, &self.command),
+            None => NotStarted::new(Step::NotFound, errno, &self.command),
+        }
+    }
+}
+
+/// The paths to try for a command, in order.
+fn candidates(command: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
+    if command.contains(&b'/') || command.is_empty() {
+        return vec![command.to_vec()];
+    }
+    path.split(|byte| *byte == b':')
+        .map(|folder| match folder {
+            // An empty entry is the working directory (execvp(3)).
+            b"" => [b"./", command].concat(),
+            folder => [folder, b"/", command].concat(),
+        })
+        .collect()
+}
+
+/// The interpreter that the first line of a script names.
+fn interpreter(script: &Path) -> Option<OsString> {
+    let mut line = Vec::new();
+    let file = std::fs::File::open(script).ok()?;
+    // The kernel reads no more of it either (BINPRM_BUF_SIZE).
+    BufReader::new(file.take(256)).read_until(b'\n', &mut line).ok()?;
+    let rest = line.strip_prefix(b"#!")?.trim_ascii();
+    let name = rest.split(|byte| byte.is_ascii_whitespace()).next()?;
+    (!name.is_empty()).then(|| OsString::from_vec(name.to_vec()))
+}
+
+fn string(bytes: Vec<u8>) -> Result<CString, NotStarted> {
+    CString::new(bytes).map_err(|error| NotStarted::bytes(Step::NulByte, None, &error.into_vec()))
+}
+
+/// What is left of a request once its program is laid out.
+pub(crate) struct Rest {
+    pub(crate) umask: Option<u32>,
+    pub(crate) stdin: crate::request::Stdin,
+    pub(crate) wait_streams: bool,
+}
+
+/// Lays out a request.
+///
+/// # Errors
+/// As [`Prepared::new`].
+pub(crate) fn prepare(
+    request: JobRequest,
+    base: &BaseEnvironment,
+    account: &Account,
+) -> Result<(Prepared, Rest), NotStarted> {
+    let JobRequest { program, shell, cwd, env, umask, stdin, wait_streams } = request;
+    let prepared = Prepared::new(program, shell, cwd.as_deref(), env, base, account)?;
+    Ok((prepared, Rest { umask, stdin, wait_streams }))
+}

@@ -1,0 +1,118 @@
+//! What a job is asked to be: program, place, environment, limits. Plain data, checked when it is started.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// A line for a shell: run as `shell -c LINE`, where the shell is [`JobRequest::shell`] or else the account's.
+    Line(Vec<u8>),
+    /// An argument vector, byte for byte, with no shell. The first is the command: a path where it holds a slash, else
+    /// looked up in the `PATH` of the job's environment.
+    Argv(Vec<Vec<u8>>),
+}
+
+/// Where a job's input comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Stdin {
+    /// From [`Job::write`](crate::Job::write), until [`Job::end_input`](crate::Job::end_input).
+    Piped,
+    /// `/dev/null`.
+    #[default]
+    Null,
+}
+
+/// One of the two output streams of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Descriptor 1.
+    Stdout,
+    /// Descriptor 2.
+    Stderr,
+}
+
+impl Output {
+    /// Both, in the order of their descriptors.
+    pub const ALL: [Output; 2] = [Output::Stdout, Output::Stderr];
+}
+
+/// A command to run, as an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobRequest {
+    /// What to run.
+    pub program: Program,
+    /// The shell for [`Program::Line`]; `None`: the account's login shell.
+    pub shell: Option<PathBuf>,
+    /// Working directory; `None`: the account's home. A relative one is taken from the home.
+    pub cwd: Option<PathBuf>,
+    /// Names and values, added to the base environment; the last one of a name wins.
+    pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// File mode creation mask; `None`: this process's.
+    pub umask: Option<u32>,
+    /// Where input comes from.
+    pub stdin: Stdin,
+    /// Wait for the end of stdout and stderr even while other processes hold them open, however long that takes.
+    pub wait_streams: bool,
+}
+
+impl JobRequest {
+    /// Runs `program` in the account's home with the base environment and no input.
+    pub fn new(program: Program) -> Self {
+        JobRequest {
+            program,
+            shell: None,
+            cwd: None,
+            env: Vec::new(),
+            umask: None,
+            stdin: Stdin::Null,
+            wait_streams: false,
+        }
+    }
+
+    /// Runs a line of the account's shell.
+    pub fn line(line: impl Into<Vec<u8>>) -> Self {
+        JobRequest::new(Program::Line(line.into()))
+    }
+
+    /// Runs an argument vector.
+    pub fn argv<A: Into<Vec<u8>>>(argv: impl IntoIterator<Item = A>) -> Self {
+        JobRequest::new(Program::Argv(argv.into_iter().map(Into::into).collect()))
+    }
+}
+
+/// What a job may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Time from start to end; past it the whole process group is ended, and the outcome is [`Outcome::Deadline`](crate::Outcome).
+    pub wall: Option<Duration>,
+    /// Bytes of memory: of the whole job where there is a cgroup, else of address space per process (`RLIMIT_AS`).
+    pub memory: Option<u64>,
+    /// Open descriptors per process (`RLIMIT_NOFILE`); never above what this process has.
+    pub open_files: Option<u64>,
+    /// Bytes of stdout and stderr together; one more ends the job.
+    pub output: Option<u64>,
+    /// Bytes of each output stream that are kept until acknowledged.
+    pub window: usize,
+    /// Bytes of input that are queued for the command.
+    pub stdin_window: usize,
+}
+
+impl Limits {
+    /// Bytes of a window unless told: enough to keep a fast network busy.
+    pub const WINDOW: usize = 1 << 20;
+}
+
+impl Default for Limits {
+    /// No limit but the windows, 1 MiB each.
+    fn default() -> Self {
+        Limits {
+            wall: None,
+            memory: None,
+            open_files: None,
+            output: None,
+            window: Limits::WINDOW,
+            stdin_window: Limits::WINDOW,
+        }
+    }
+}

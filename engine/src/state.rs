@@ -1,0 +1,168 @@
+//! What a job's handles and its driver share. The lock is held briefly, never while an observer is called.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use crate::input::InputQueue;
+use crate::outcome::{EndReason, Ended};
+use crate::request::Output;
+use crate::ring::Ring;
+use crate::signal::Signal;
+use crate::sys;
+
+/// What is called when an observer should look.
+pub(crate) type OnChange = Arc<dyn Fn() + Send + Sync>;
+
+/// An output stream as its reader sees it.
+#[derive(Debug)]
+pub(crate) struct OutputState {
+    pub(crate) ring: Ring,
+    /// Nothing more will come.
+    pub(crate) ended: bool,
+    /// The reader is gone, and wants the read end closed.
+    pub(crate) close: bool,
+}
+
+/// That remora ends this job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopping {
+    /// Why, if its process was still running when it was asked for.
+    pub(crate) reason: Option<EndReason>,
+    /// When.
+    pub(crate) since: Instant,
+}
+
+/// Behind the lock.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) outputs: [OutputState; 2],
+    pub(crate) input: InputQueue,
+    pub(crate) stopping: Option<Stopping>,
+    /// The last handle is gone: nobody looks any more.
+    pub(crate) abandoned: bool,
+    /// The process is over, and may be a zombie still.
+    pub(crate) exited: bool,
+    /// Its number may be another's: no more signals.
+    pub(crate) reaped: bool,
+    /// To ask whether it is over before that was noticed; gone once it is reaped.
+    pub(crate) pidfd: Option<Arc<OwnedFd>>,
+    waker: Option<Waker>,
+}
+
+impl State {
+    pub(crate) fn output(&self, which: Output) -> &OutputState {
+        let [stdout, stderr] = &self.outputs;
+        match which {
+            Output::Stdout => stdout,
+            Output::Stderr => stderr,
+        }
+    }
+
+    pub(crate) fn output_mut(&mut self, which: Output) -> &mut OutputState {
+        let [stdout, stderr] = &mut self.outputs;
+        match which {
+            Output::Stdout => stdout,
+            Output::Stderr => stderr,
+        }
+    }
+
+    /// Has the driver woken when a handle changed something.
+    pub(crate) fn register(&mut self, waker: &Waker) {
+        match &self.waker {
+            Some(known) if known.will_wake(waker) => {}
+            _ => self.waker = Some(waker.clone()),
+        }
+    }
+
+    /// Wakes the driver.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Whether the process is over, noticed or not.
+    pub(crate) fn is_over(&self) -> bool {
+        self.exited || self.pidfd.as_ref().is_some_and(|pidfd| sys::has_exited(pidfd.as_fd()).unwrap_or(true))
+    }
+
+    /// Signals the process group, while it is still this job's.
+    pub(crate) fn signal(&self, pid: i32, signal: Signal) {
+        if !self.reaped {
+            sys::signal_group(pid, signal.number());
+        }
+    }
+}
+
+/// Shared by all handles of a job and its driver.
+pub(crate) struct Shared {
+    pub(crate) pid: i32,
+    state: Mutex<State>,
+    finished: OnceLock<Arc<Ended>>,
+    over: Notify,
+    pub(crate) on_change: OnChange,
+    pub(crate) running: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        pid: i32,
+        pidfd: Arc<OwnedFd>,
+        window: usize,
+        input: InputQueue,
+        on_change: OnChange,
+        running: Arc<AtomicUsize>,
+    ) -> Self {
+        running.fetch_add(1, Ordering::Relaxed);
+        let output = || OutputState { ring: Ring::new(window), ended: false, close: false };
+        Shared {
+            pid,
+            state: Mutex::new(State {
+                outputs: [output(), output()],
+                input,
+                stopping: None,
+                abandoned: false,
+                exited: false,
+                reaped: false,
+                pidfd: Some(pidfd),
+                waker: None,
+            }),
+            finished: OnceLock::new(),
+            over: Notify::new(),
+            on_change,
+            running,
+        }
+    }
+
+    /// Locks. Nothing in here is left half-done by a panic, so a poisoned lock is taken as it is.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn finished(&self) -> Option<Arc<Ended>> {
+        self.finished.get().cloned()
+    }
+
+    /// Says that the job is over. Only the first time counts.
+    pub(crate) fn finish(&self, ended: Ended) {
+        if self.finished.set(Arc::new(ended)).is_ok() {
+            self.running.fetch_sub(1, Ordering::Relaxed);
+            self.over.notify_waiters();
+        }
+    }
+
+    pub(crate) async fn wait(&self) -> Arc<Ended> {
+        loop {
+            let over = self.over.notified();
+            if let Some(ended) = self.finished() {
+                return ended;
+            }
+            over.await;
+        }
+    }
+}

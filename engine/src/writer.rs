@@ -1,0 +1,132 @@
+//! Our end of the input pipe: from the queue, without copying, into the command's pipe and the digest.
+
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
+
+use rustix::io::Errno;
+use tokio::io::unix::AsyncFd;
+
+use crate::input::InputQueue;
+use crate::outcome::InputEnd;
+use crate::reader::Turn;
+use crate::sys;
+
+/// Writes in one turn.
+const WRITES_PER_TURN: usize = 16;
+
+/// Pieces in one writev(2).
+const PIECES: usize = 16;
+
+/// Bytes a pipe is enlarged to once its reader is slower than we are.
+const LARGE_PIPE_BYTES: usize = 256 * 1024;
+
+/// A pipe that is only registered with the reactor once it was full: most commands get little input or none.
+enum Pipe {
+    Plain(OwnedFd),
+    Registered(AsyncFd<OwnedFd>),
+    Closed,
+}
+
+/// The input stream of a job, for its driver.
+pub(crate) struct Writer {
+    pipe: Pipe,
+    written: u64,
+    digest: blake3::Hasher,
+    closed_early: bool,
+}
+
+impl Writer {
+    /// `pipe` doesn't block.
+    pub(crate) fn new(pipe: OwnedFd) -> Self {
+        Writer { pipe: Pipe::Plain(pipe), written: 0, digest: blake3::Hasher::new(), closed_early: false }
+    }
+
+    /// What it came to.
+    pub(crate) fn end(&self) -> InputEnd {
+        InputEnd {
+            length: self.written,
+            blake3: *self.digest.finalize().as_bytes(),
+            closed_early: self.closed_early,
+        }
+    }
+
+    /// The command no longer reads.
+    pub(crate) fn close(&mut self, input: &mut InputQueue, turn: &mut Turn) {
+        if !matches!(self.pipe, Pipe::Closed) {
+            self.pipe = Pipe::Closed;
+            self.closed_early |= input.close();
+            turn.changed = true;
+        }
+    }
+
+    /// Writes what fits.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>, input: &mut InputQueue, turn: &mut Turn) {
+        for _ in 0..WRITES_PER_TURN {
+            if matches!(self.pipe, Pipe::Closed) {
+                return;
+            }
+            if input.is_complete() {
+                self.pipe = Pipe::Closed;
+                return;
+            }
+            if input.is_empty() {
+                return;
+            }
+            let mut pieces = [IoSlice::new(&[]); PIECES];
+            let mut used = 0;
+            for (slot, piece) in pieces.iter_mut().zip(input.pieces()) {
+                *slot = IoSlice::new(piece);
+                used += 1;
+            }
+            let pieces = pieces.get(..used).unwrap_or_default();
+            let (result, mut guard) = match &self.pipe {
+                Pipe::Closed => return,
+                Pipe::Plain(pipe) => (rustix::io::writev(pipe, pieces), None),
+                Pipe::Registered(pipe) => match pipe.poll_write_ready(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Err(_)) => (Err(Errno::PIPE), None),
+                    Poll::Ready(Ok(guard)) => (rustix::io::writev(pipe.get_ref(), pieces), Some(guard)),
+                },
+            };
+            match result {
+                Ok(n) => {
+                    let digest = &mut self.digest;
+                    input.advance(n, |piece| {
+                        digest.update(piece);
+                    });
+                    self.written += n as u64;
+                    turn.changed = true;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => match &mut guard {
+                    Some(guard) => guard.clear_ready(),
+                    None => self.register(input, turn),
+                },
+                // EPIPE, or whatever else means that no more can be written.
+                Err(_) => {
+                    drop(guard);
+                    self.close(input, turn);
+                    return;
+                }
+            }
+        }
+        turn.again = true;
+    }
+
+    /// Has the reactor watch a pipe that was full, and makes it larger.
+    fn register(&mut self, input: &mut InputQueue, turn: &mut Turn) {
+        if let Pipe::Plain(pipe) = std::mem::replace(&mut self.pipe, Pipe::Closed) {
+            // Refused to users who have many large pipes already (pipe(7)): then it stays as it is.
+            let _ = rustix::pipe::fcntl_setpipe_size(&pipe, LARGE_PIPE_BYTES);
+            match sys::watch(pipe, tokio::io::Interest::WRITABLE) {
+                Ok(pipe) => self.pipe = Pipe::Registered(pipe),
+                Err(error) => {
+                    tracing::warn!(%error, "watching a job's input failed");
+                    self.closed_early |= input.close();
+                    turn.changed = true;
+                }
+            }
+        }
+    }
+}
