@@ -92,7 +92,7 @@ impl KnownHosts {
 
     /// What is recorded for `host` at `port`. The exact name is `[host]:port`, at port 22 the plain `host`, as ssh has it.
     pub fn lookup(&self, host: &str, port: u16) -> KnownKeys {
-        let plain = host.to_lowercase();
+        let plain = host.to_ascii_lowercase();
         let exact = exact_name(host, port);
         let mut known = KnownKeys::default();
         for entry in &self.entries {

@@ -84,7 +84,7 @@ fn wildcard(pattern: &[u8], text: &[u8]) -> bool {
 /// The name that a key for exactly this host and port is recorded under: `[host]:port`, at port 22 the plain `host`;
 /// in lower case.
 pub fn exact_name(host: &str, port: u16) -> String {
-    let host = host.to_lowercase();
+    let host = host.to_ascii_lowercase();
     if port == 22 { host } else { format!("[{host}]:{port}") }
 }
 
