@@ -1,1 +1,24 @@
 //! Run commands on other machines, and get them back whole.
+//!
+//! [`connect()`] gives a [`Connection`]; [`Connection::start`] gives a [`Job`], whose streams are read and written while it
+//! runs and whose [`Job::wait`] gives the receipt, checked against what arrived. This library never prints, and reads
+//! no environment and no home directory: what it needs to know is in [`Options`].
+
+mod auth;
+mod connect;
+mod connection;
+mod dial;
+mod job;
+mod outcome;
+mod target;
+
+pub use auth::{Signer, UserKey, UserKeyError};
+pub use connect::{ConnectError, HostTrust, Observer, Opened, Options, Step, connect, connect_local, connect_unix};
+pub use connection::{Connection, Request, StartError};
+pub use dial::{DIAL_TIMEOUT, DialError};
+pub use job::{Finished, Job, JobError, Reader, Writer};
+pub use outcome::{Class, Outcome, exit_status, outcome_of};
+pub use remora_identity::PublicKey;
+pub use remora_wire::native::Stream;
+pub use remora_wire::native::proto;
+pub use target::{DEFAULT_PORT, Plain, Target, TargetError};

@@ -1,1 +1,12 @@
 //! Runs one native connection on tokio and rustls, for both ends, over any byte stream.
+//!
+//! [`Carrier`] moves bytes, through TLS or not; [`Link`] joins it with an end of the protocol from `remora-wire`. [`tls`] says
+//! how hosts prove who they are, [`agent`] asks the user's SSH agent. It never decides who may do what.
+
+pub mod agent;
+mod carrier;
+mod link;
+pub mod tls;
+
+pub use carrier::{ByteStream, Carrier, HIGH_WATER};
+pub use link::{Link, LinkError};

@@ -1,1 +1,21 @@
-//! Accept, authenticate, decide, dispatch, audit.
+//! Accept, authenticate, decide, dispatch.
+//!
+//! [`serve()`] runs the listeners until it is told to stop, and returns when the last handler has ended. What a connection may
+//! do is judged in `remora-identity`; processes are `remora-engine`'s. This crate translates between the wires and the engine.
+
+mod admission;
+mod authenticate;
+mod config;
+mod connection;
+mod host_keys;
+mod job;
+mod listen;
+mod plain;
+mod serve;
+mod settings;
+
+pub use config::{ConfigError, FileConfig, LimitsConfig};
+pub use host_keys::{HostKeyFileError, load_host_keys};
+pub use listen::{ListenError, ListenUrl, Listener, UrlError, bind};
+pub use serve::{Phase, local, serve};
+pub use settings::{JobLimits, KeyPath, Settings};

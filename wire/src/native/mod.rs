@@ -4,6 +4,7 @@
 //! `poll_event`, bytes to write come out by `poll_output`. The specification is docs/PROTOCOL.md.
 
 mod client;
+mod endpoint;
 mod fault;
 mod frame;
 #[allow(missing_docs, reason = "made from the .proto file, whose comments are the documentation")]
@@ -13,6 +14,7 @@ mod queue;
 mod stream;
 
 pub use client::{Client, ClientEvent, StartError};
+pub use endpoint::Endpoint;
 pub use fault::Fault;
 pub use frame::{Decoder, FIRST_IGNORABLE, Kind, Piece, Stream, control_header, data_header};
 pub use server::{Greeting, Server, ServerEvent};

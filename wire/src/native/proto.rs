@@ -353,19 +353,19 @@ impl Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum NotStartedClass {
-    NotStartedUnspecified = 0,
+    Unspecified = 0,
     /// Exit status 126.
-    NotStartedCannotExec = 1,
+    CannotExec = 1,
     /// Exit status 127.
-    NotStartedNotFound = 2,
+    NotFound = 2,
     /// The host has no room: exit status 194; may be retried.
-    NotStartedHostFull = 3,
+    HostFull = 3,
     /// Policy says no: exit status 196.
-    NotStartedRefused = 4,
+    Refused = 4,
     /// The request makes no sense to this host: exit status 197.
-    NotStartedIncompatible = 5,
+    Incompatible = 5,
     /// A fault of remora's: exit status 199.
-    NotStartedInternal = 6,
+    Internal = 6,
 }
 impl NotStartedClass {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -374,25 +374,25 @@ impl NotStartedClass {
     /// (if the ProtoBuf definition does not change) and safe for programmatic use.
     pub fn as_str_name(&self) -> &'static str {
         match self {
-            Self::NotStartedUnspecified => "NOT_STARTED_UNSPECIFIED",
-            Self::NotStartedCannotExec => "NOT_STARTED_CANNOT_EXEC",
-            Self::NotStartedNotFound => "NOT_STARTED_NOT_FOUND",
-            Self::NotStartedHostFull => "NOT_STARTED_HOST_FULL",
-            Self::NotStartedRefused => "NOT_STARTED_REFUSED",
-            Self::NotStartedIncompatible => "NOT_STARTED_INCOMPATIBLE",
-            Self::NotStartedInternal => "NOT_STARTED_INTERNAL",
+            Self::Unspecified => "NOT_STARTED_CLASS_UNSPECIFIED",
+            Self::CannotExec => "NOT_STARTED_CLASS_CANNOT_EXEC",
+            Self::NotFound => "NOT_STARTED_CLASS_NOT_FOUND",
+            Self::HostFull => "NOT_STARTED_CLASS_HOST_FULL",
+            Self::Refused => "NOT_STARTED_CLASS_REFUSED",
+            Self::Incompatible => "NOT_STARTED_CLASS_INCOMPATIBLE",
+            Self::Internal => "NOT_STARTED_CLASS_INTERNAL",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
-            "NOT_STARTED_UNSPECIFIED" => Some(Self::NotStartedUnspecified),
-            "NOT_STARTED_CANNOT_EXEC" => Some(Self::NotStartedCannotExec),
-            "NOT_STARTED_NOT_FOUND" => Some(Self::NotStartedNotFound),
-            "NOT_STARTED_HOST_FULL" => Some(Self::NotStartedHostFull),
-            "NOT_STARTED_REFUSED" => Some(Self::NotStartedRefused),
-            "NOT_STARTED_INCOMPATIBLE" => Some(Self::NotStartedIncompatible),
-            "NOT_STARTED_INTERNAL" => Some(Self::NotStartedInternal),
+            "NOT_STARTED_CLASS_UNSPECIFIED" => Some(Self::Unspecified),
+            "NOT_STARTED_CLASS_CANNOT_EXEC" => Some(Self::CannotExec),
+            "NOT_STARTED_CLASS_NOT_FOUND" => Some(Self::NotFound),
+            "NOT_STARTED_CLASS_HOST_FULL" => Some(Self::HostFull),
+            "NOT_STARTED_CLASS_REFUSED" => Some(Self::Refused),
+            "NOT_STARTED_CLASS_INCOMPATIBLE" => Some(Self::Incompatible),
+            "NOT_STARTED_CLASS_INTERNAL" => Some(Self::Internal),
             _ => None,
         }
     }

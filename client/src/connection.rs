@@ -1,0 +1,413 @@
+//! One open connection: many jobs, one task that moves their bytes.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use remora_net::{HIGH_WATER, Link, LinkError};
+use remora_wire::limits;
+use remora_wire::native::{Client, ClientEvent, Stream, proto};
+
+use crate::job::{Job, JobError, JobState};
+
+/// Events handled before the task lets others run.
+const EVENTS_PER_TURN: usize = 64;
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// A line for the user's shell, or an argument vector.
+    pub command: proto::start::Command,
+    /// Where: relative paths start at the home directory, which is also the default.
+    pub working_directory: Option<Vec<u8>>,
+    /// Added to what the host gives every job.
+    pub environment: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Wall-clock limit, enforced on the host.
+    pub timeout: Option<Duration>,
+    /// Whether the command reads from us; otherwise from /dev/null.
+    pub stdin: bool,
+    /// Wait for the end of each stream, however long background processes hold it open.
+    pub wait_streams: bool,
+}
+
+impl Request {
+    /// A line for the user's shell, without stdin.
+    pub fn line(line: impl Into<Vec<u8>>) -> Self {
+        Request::new(proto::start::Command::Line(line.into()))
+    }
+
+    /// An argument vector, run with no shell and byte for byte, without stdin.
+    pub fn argv<A: Into<Vec<u8>>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        let arguments = arguments.into_iter().map(Into::into).collect();
+        Request::new(proto::start::Command::Argv(proto::Argv { arguments }))
+    }
+
+    fn new(command: proto::start::Command) -> Self {
+        Request {
+            command,
+            working_directory: None,
+            environment: Vec::new(),
+            timeout: None,
+            stdin: false,
+            wait_streams: false,
+        }
+    }
+}
+
+/// Why a job can't be asked for. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The connection has ended.
+    #[error("the connection has ended")]
+    Ended(#[source] JobError),
+    /// The request or the connection is at a limit.
+    #[error(transparent)]
+    Limit(#[from] remora_wire::native::StartError),
+    /// The host stops, and takes no new jobs.
+    #[error("the host takes no new jobs: {0}")]
+    GoingAway(String),
+}
+
+/// An open connection. Dropping it ends the jobs that still run on it.
+pub struct Connection {
+    shared: Arc<Shared>,
+    user: String,
+    host_name: String,
+}
+
+impl Connection {
+    /// Takes over a link whose greeting is done and whose proof of identity is handed over, if not yet judged. Its task is
+    /// spawned on the current tokio runtime.
+    pub(crate) fn new(link: Link<Client>, user: String, host_name: String, boot_id: Vec<u8>) -> Self {
+        let state = State {
+            link,
+            jobs: HashMap::new(),
+            sending: VecDeque::new(),
+            task: None,
+            verdict: Verdict::Waiting(Vec::new()),
+            failed: None,
+            going_away: None,
+            leaving: false,
+            boot_id,
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state) });
+        let task = shared.clone();
+        tokio::spawn(poll_fn(move |cx| task.lock().poll(cx)));
+        Connection { shared, user, host_name }
+    }
+
+    /// The account on the host.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The host, as it was asked for.
+    pub fn host_name(&self) -> &str {
+        &self.host_name
+    }
+
+    /// Starts a job. The request is written as soon as the current task waits for something.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was sent.
+    pub fn start(&self, job_id: [u8; limits::JOB_ID], request: Request) -> Result<Job, StartError> {
+        let mut state = self.shared.lock();
+        if let Some(error) = &state.failed {
+            return Err(StartError::Ended(error.clone()));
+        }
+        if let Some(text) = &state.going_away {
+            return Err(StartError::GoingAway(text.clone()));
+        }
+        let start = proto::Start {
+            job_id: job_id.to_vec(),
+            user: self.user.clone(),
+            command: Some(request.command),
+            working_directory: request.working_directory,
+            environment: request
+                .environment
+                .into_iter()
+                .map(|(name, value)| proto::EnvironmentVariable { name, value })
+                .collect(),
+            // A limit under a millisecond is still a limit.
+            timeout_ms: request.timeout.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)),
+            no_stdin: !request.stdin,
+            wait_streams: request.wait_streams,
+            boot_id: state.boot_id.clone(),
+        };
+        let channel = state.link.end.start(&start)?;
+        state.jobs.insert(channel, JobState::new(request.stdin));
+        state.wake();
+        drop(state);
+        Ok(Job::new(self.shared.clone(), channel))
+    }
+
+    /// Waits until the host has judged who the user is.
+    ///
+    /// # Errors
+    /// [`JobError::Denied`], or what ended the connection.
+    pub async fn accepted(&self) -> Result<String, JobError> {
+        poll_fn(|cx| self.shared.lock().poll_verdict(cx)).await
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.leaving = true;
+        state.wake();
+    }
+}
+
+/// What the handles and the task share.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves the state as whole as a lost connection does: each step changes it completely or not.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Verdict {
+    Waiting(Vec<Waker>),
+    Accepted(String),
+}
+
+pub(crate) struct State {
+    pub(crate) link: Link<Client>,
+    pub(crate) jobs: HashMap<u32, JobState>,
+    /// Jobs that have stdin to send.
+    sending: VecDeque<u32>,
+    task: Option<Waker>,
+    verdict: Verdict,
+    failed: Option<JobError>,
+    going_away: Option<String>,
+    leaving: bool,
+    boot_id: Vec<u8>,
+}
+
+impl State {
+    pub(crate) fn wake(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
+
+    /// Notes that a job has stdin to send, or its end.
+    pub(crate) fn send(&mut self, channel: u32) {
+        if !self.sending.contains(&channel) {
+            self.sending.push_back(channel);
+        }
+        self.wake();
+    }
+
+    fn poll_verdict(&mut self, cx: &mut Context<'_>) -> Poll<Result<String, JobError>> {
+        match (&self.failed, &mut self.verdict) {
+            (_, Verdict::Accepted(host)) => Poll::Ready(Ok(host.clone())),
+            (Some(error), _) => Poll::Ready(Err(error.clone())),
+            (None, Verdict::Waiting(wakers)) => {
+                wakers.push(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Reads, distributes, sends. Ready when the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.task = Some(cx.waker().clone());
+        for turn in 0.. {
+            if turn == EVENTS_PER_TURN {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            match self.link.poll_event(cx) {
+                Poll::Ready(Ok(event)) => {
+                    if let Some(error) = self.handle(event) {
+                        return self.fail(cx, error);
+                    }
+                }
+                Poll::Ready(Err(error)) => return self.fail(cx, error.into()),
+                Poll::Pending => break,
+            }
+        }
+        if self.leaving && !self.jobs.is_empty() {
+            // Nobody can come back for these: the host ends them when the connection goes.
+            return self.fail(cx, JobError::Left);
+        }
+        if let Err(error) = self.send_stdin() {
+            return self.fail(cx, LinkError::from(error).into());
+        }
+        match self.link.poll_flush(cx) {
+            Poll::Ready(Err(error)) => self.fail(cx, LinkError::from(error).into()),
+            Poll::Ready(Ok(())) if !self.sending.is_empty() => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(Ok(())) if self.leaving => self.fail(cx, JobError::Left),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Tells everybody that the connection is over, and why.
+    fn fail(&mut self, cx: &mut Context<'_>, error: JobError) -> Poll<()> {
+        for job in self.jobs.values_mut() {
+            job.fail(&error);
+        }
+        if let Verdict::Waiting(wakers) = &mut self.verdict {
+            wakers.drain(..).for_each(Waker::wake);
+        }
+        self.failed = Some(error);
+        // Best effort: a fault is told to the server, TLS is closed in order.
+        let _ = self.link.hand_over();
+        self.link.carrier.close();
+        let _ = self.link.poll_flush(cx);
+        Poll::Ready(())
+    }
+
+    fn handle(&mut self, event: ClientEvent) -> Option<JobError> {
+        match event {
+            ClientEvent::Data { channel, stream, bytes, .. } => {
+                if let Some(job) = self.jobs.get_mut(&channel) {
+                    job.handle_data(stream, bytes);
+                }
+            }
+            ClientEvent::Started { channel, pid } => {
+                if let Some(job) = self.jobs.get_mut(&channel) {
+                    job.handle_started(pid);
+                }
+            }
+            ClientEvent::End { channel, stream, .. } => {
+                if let Some(job) = self.jobs.get_mut(&channel) {
+                    job.handle_end(stream);
+                }
+            }
+            ClientEvent::Room { channel } => self.send(channel),
+            ClientEvent::Receipt { channel, receipt } => {
+                if let Some(job) = self.jobs.get_mut(&channel) {
+                    job.handle_receipt(*receipt);
+                }
+            }
+            ClientEvent::Accepted { host_name } => {
+                if let Verdict::Waiting(wakers) = &mut self.verdict {
+                    wakers.drain(..).for_each(Waker::wake);
+                }
+                self.verdict = Verdict::Accepted(host_name);
+            }
+            ClientEvent::Denied { .. } => return Some(JobError::Denied),
+            ClientEvent::GoAway { text } => self.going_away = Some(text.escape_debug().to_string()),
+            ClientEvent::Fault { code, text } => {
+                return Some(JobError::Fault { code, text: text.escape_debug().to_string() });
+            }
+            ClientEvent::Hello(_) | ClientEvent::OfferReply(_) | ClientEvent::Pong(_) => {}
+        }
+        None
+    }
+
+    /// Sends queued stdin, one frame of each job in turn, as far as credit and the carrier allow.
+    fn send_stdin(&mut self) -> std::io::Result<()> {
+        while self.link.carrier.pending() < HIGH_WATER {
+            let Some(channel) = self.sending.pop_front() else { return Ok(()) };
+            let Some(job) = self.jobs.get_mut(&channel) else { continue };
+            let Some((room, stopped)) =
+                self.link.end.stdin(channel).map(|stdin| (stdin.room(), stdin.stopped()))
+            else {
+                job.stdin.discard();
+                continue;
+            };
+            if stopped {
+                job.stdin.discard();
+            }
+            if let Some(chunk) = job.stdin.take(room.min(limits::DATA_FRAME as u64)) {
+                if let Some(header) = self.link.end.stdin_header(channel, chunk.len()) {
+                    self.link.write_data(&header, &chunk, &[])?;
+                }
+                self.sending.push_back(channel);
+            } else if job.stdin.finished() {
+                self.link.end.end_stdin(channel);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn consume(&mut self, channel: u32, stream: Stream, upto: u64) {
+        self.link.end.consume(channel, stream, upto);
+        if !self.link.end.output().is_empty() {
+            self.wake();
+        }
+    }
+}
+
+/// The chunks of a job's stdin that wait for credit.
+#[derive(Default)]
+pub(crate) struct StdinQueue {
+    chunks: VecDeque<Bytes>,
+    queued: usize,
+    finished: bool,
+    closed: bool,
+    waker: Option<Waker>,
+}
+
+impl StdinQueue {
+    /// Most bytes that wait here.
+    const LIMIT: usize = 512 * 1024;
+
+    pub(crate) fn closed() -> Self {
+        StdinQueue { finished: true, closed: true, ..StdinQueue::default() }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.queued < StdinQueue::LIMIT || self.closed
+    }
+
+    pub(crate) fn wait(&mut self, cx: &Context<'_>) {
+        self.waker = Some(cx.waker().clone());
+    }
+
+    pub(crate) fn push(&mut self, bytes: Bytes) {
+        if !self.closed && !bytes.is_empty() {
+            self.queued += bytes.len();
+            self.chunks.push_back(bytes);
+        }
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    fn finished(&self) -> bool {
+        self.finished && self.chunks.is_empty()
+    }
+
+    /// The command takes no more: what waits is dropped, and so is what still comes.
+    pub(crate) fn discard(&mut self) {
+        self.closed = true;
+        self.chunks.clear();
+        self.queued = 0;
+        self.finished = true;
+        self.waker.take().into_iter().for_each(Waker::wake);
+    }
+
+    fn take(&mut self, most: u64) -> Option<Bytes> {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        if most == 0 {
+            return None;
+        }
+        let front = self.chunks.front_mut()?;
+        let chunk = if front.len() <= most { self.chunks.pop_front()? } else { front.split_to(most) };
+        self.queued -= chunk.len();
+        if self.has_room() {
+            self.waker.take().into_iter().for_each(Waker::wake);
+        }
+        Some(chunk)
+    }
+}

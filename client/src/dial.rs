@@ -1,0 +1,84 @@
+//! Gets a byte stream to a host.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::timeout;
+
+/// How long a connection may take to come about, each of: resolving, connecting, the TLS handshake.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there is no byte stream.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// The name has no address.
+    #[error("can't resolve {host}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver says.
+        #[source]
+        source: io::Error,
+    },
+    /// No address answers.
+    #[error("can't connect to {address}")]
+    Connect {
+        /// The last address tried, or the socket's path.
+        address: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The addresses of a host. An address needs no resolver and no thread.
+pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let failed = |source| DialError::Resolve { host: host.to_owned(), source };
+    let found = timeout(DIAL_TIMEOUT, lookup_host((host, port))).await.map_err(|_| failed(timed_out()))?;
+    let addresses: Vec<SocketAddr> = found.map_err(failed)?.collect();
+    if addresses.is_empty() {
+        return Err(failed(io::Error::new(io::ErrorKind::NotFound, "it has no address")));
+    }
+    Ok(addresses)
+}
+
+/// Connects to the first address that answers, in the resolver's order (RFC 6724), all within one deadline.
+pub(crate) async fn tcp(addresses: &[SocketAddr], limit: Duration) -> Result<(TcpStream, SocketAddr), DialError> {
+    let mut last = None;
+    // Each address gets its share of the time, so that a black hole in front doesn't use up all of it.
+    let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    for address in addresses {
+        let failed = match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // Small frames must not wait for acknowledgements of earlier ones (Nagle).
+                stream.set_nodelay(true).map_err(|source| connect_error(address, source))?;
+                return Ok((stream, *address));
+            }
+            Ok(Err(error)) => error,
+            Err(_) => timed_out(),
+        };
+        last = Some(connect_error(address, failed));
+    }
+    Err(last.unwrap_or_else(|| DialError::Resolve { host: String::new(), source: io::ErrorKind::NotFound.into() }))
+}
+
+/// Connects to a Unix socket.
+pub(crate) async fn unix(path: &Path) -> Result<UnixStream, DialError> {
+    let failed = |source| DialError::Connect { address: path.display().to_string().escape_debug().to_string(), source };
+    timeout(DIAL_TIMEOUT, UnixStream::connect(path)).await.map_err(|_| failed(timed_out()))?.map_err(failed)
+}
+
+fn connect_error(address: &SocketAddr, source: io::Error) -> DialError {
+    DialError::Connect { address: address.to_string(), source }
+}
+
+fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer within its time")
+}

@@ -1,0 +1,389 @@
+//! A job as its client sees it: streams while it runs, a checked receipt at its end.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use remora_net::LinkError;
+use remora_wire::native::{Stream, proto};
+
+use crate::connection::{Shared, StdinQueue};
+
+/// Why a job has no receipt.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// The host doesn't accept this user. The job was not started.
+    #[error("the host does not accept this user")]
+    Denied,
+    /// The connection was lost. Whether and how the job ended is unknown.
+    #[error("the connection was lost")]
+    Lost(#[source] Arc<LinkError>),
+    /// The host ended the connection, naming a fault of ours.
+    #[error("the host ended the connection: {text}")]
+    Fault {
+        /// Its code (docs/PROTOCOL.md).
+        code: u32,
+        /// Its words, escaped.
+        text: String,
+    },
+    /// This side dropped the connection.
+    #[error("the connection was given up")]
+    Left,
+    /// What arrived isn't what the receipt says was sent.
+    #[error("{stream} is not what the host sent: {received} bytes arrived, the receipt says {sent}, in doubt are {in_doubt}")]
+    Mismatch {
+        /// Which stream.
+        stream: Stream,
+        /// Bytes that arrived.
+        received: u64,
+        /// Bytes the receipt tells of.
+        sent: u64,
+        /// Bytes that can't be trusted.
+        in_doubt: u64,
+    },
+}
+
+impl From<LinkError> for JobError {
+    fn from(error: LinkError) -> Self {
+        JobError::Lost(Arc::new(error))
+    }
+}
+
+/// A job that is over, with its evidence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    /// The receipt, which matches what arrived.
+    pub receipt: proto::Receipt,
+    /// Output streams that this side closed before their end, and that therefore couldn't be checked.
+    pub unchecked: Vec<Stream>,
+}
+
+struct Incoming {
+    chunks: VecDeque<Bytes>,
+    received: u64,
+    /// Up to here chunks were handed to the reader.
+    taken: u64,
+    digest: blake3::Hasher,
+    ended: bool,
+    stopped: bool,
+    waker: Option<Waker>,
+}
+
+impl Incoming {
+    fn new() -> Self {
+        Incoming {
+            chunks: VecDeque::new(),
+            received: 0,
+            taken: 0,
+            digest: blake3::Hasher::new(),
+            ended: false,
+            stopped: false,
+            waker: None,
+        }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.waker.take().into_iter().for_each(Waker::wake);
+    }
+
+    fn check(&self, stream: Stream, report: Option<&proto::StreamReport>) -> Result<(), JobError> {
+        let (sent, digest) = report.map_or((0, [].as_slice()), |report| (report.length, report.blake3.as_slice()));
+        let mismatch = |in_doubt| JobError::Mismatch { stream, received: self.received, sent, in_doubt };
+        if sent != self.received {
+            return Err(mismatch(self.received.max(sent)));
+        }
+        // A job that never ran has no digests, and nothing to check.
+        if report.is_some() && digest != self.digest.finalize().as_bytes() {
+            return Err(mismatch(self.received));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) struct JobState {
+    stdout: Incoming,
+    stderr: Incoming,
+    pub(crate) stdin: StdinQueue,
+    pid: Option<u64>,
+    result: Option<Result<Finished, JobError>>,
+    waker: Option<Waker>,
+}
+
+impl JobState {
+    pub(crate) fn new(stdin: bool) -> Self {
+        JobState {
+            stdout: Incoming::new(),
+            stderr: Incoming::new(),
+            stdin: if stdin { StdinQueue::default() } else { StdinQueue::closed() },
+            pid: None,
+            result: None,
+            waker: None,
+        }
+    }
+
+    fn incoming(&mut self, stream: Stream) -> &mut Incoming {
+        if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout }
+    }
+
+    pub(crate) fn handle_data(&mut self, stream: Stream, bytes: Bytes) {
+        let incoming = self.incoming(stream);
+        incoming.received += bytes.len() as u64;
+        if !incoming.stopped {
+            incoming.digest.update(&bytes);
+            incoming.chunks.push_back(bytes);
+            incoming.waker.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
+    pub(crate) fn handle_end(&mut self, stream: Stream) {
+        self.incoming(stream).end();
+    }
+
+    pub(crate) fn handle_started(&mut self, pid: u64) {
+        self.pid = Some(pid);
+        self.waker.take().into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn handle_receipt(&mut self, receipt: proto::Receipt) {
+        let mut unchecked = Vec::new();
+        let mut result = Ok(());
+        for (stream, incoming, report) in [
+            (Stream::Stdout, &self.stdout, receipt.stdout.as_ref()),
+            (Stream::Stderr, &self.stderr, receipt.stderr.as_ref()),
+        ] {
+            if incoming.stopped {
+                unchecked.push(stream);
+            } else {
+                result = result.and_then(|()| incoming.check(stream, report));
+            }
+        }
+        self.finish(result.map(|()| Finished { receipt, unchecked }));
+    }
+
+    pub(crate) fn fail(&mut self, error: &JobError) {
+        if self.result.is_none() {
+            self.finish(Err(error.clone()));
+        }
+    }
+
+    fn finish(&mut self, result: Result<Finished, JobError>) {
+        self.result = Some(result);
+        self.stdout.end();
+        self.stderr.end();
+        self.stdin.discard();
+        self.waker.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A job: its signals and its end. Its streams are taken from it once each.
+pub struct Job {
+    shared: Arc<Shared>,
+    channel: u32,
+    taken: [bool; 3],
+}
+
+impl Job {
+    pub(crate) fn new(shared: Arc<Shared>, channel: u32) -> Self {
+        Job { shared, channel, taken: [false; 3] }
+    }
+
+    /// The writing end of its stdin; none the second time.
+    pub fn stdin(&mut self) -> Option<Writer> {
+        let [taken, ..] = &mut self.taken;
+        (!std::mem::replace(taken, true))
+            .then(|| Writer { shared: self.shared.clone(), channel: self.channel, finished: false })
+    }
+
+    /// The reading end of its stdout; none the second time. Dropping it early closes the stream on the host.
+    pub fn stdout(&mut self) -> Option<Reader> {
+        let [_, taken, _] = &mut self.taken;
+        (!std::mem::replace(taken, true)).then(|| Reader::new(&self.shared, self.channel, Stream::Stdout))
+    }
+
+    /// The reading end of its stderr; none the second time. Dropping it early closes the stream on the host.
+    pub fn stderr(&mut self) -> Option<Reader> {
+        let [_, _, taken] = &mut self.taken;
+        (!std::mem::replace(taken, true)).then(|| Reader::new(&self.shared, self.channel, Stream::Stderr))
+    }
+
+    /// Sends a signal to the job's process group, by its name without `SIG`.
+    pub fn signal(&self, name: &str) {
+        let mut state = self.shared.lock();
+        state.link.end.signal(self.channel, name);
+        state.wake();
+    }
+
+    /// Asks the host to end the job: SIGTERM, then SIGKILL after the host's grace time. Its receipt still comes.
+    pub fn close(&self) {
+        let mut state = self.shared.lock();
+        state.link.end.close(self.channel);
+        state.wake();
+    }
+
+    /// Waits until the command runs and gives its process id on the host; none when the job ended without running.
+    pub async fn started(&self) -> Option<u64> {
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            let Some(job) = state.jobs.get_mut(&self.channel) else { return Poll::Ready(None) };
+            if job.pid.is_some() || job.result.is_some() {
+                return Poll::Ready(job.pid);
+            }
+            job.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits for the receipt. Lengths and digests of both output streams have been compared with what arrived. Both
+    /// must be read meanwhile, or dropped: a full window holds the command back.
+    ///
+    /// # Errors
+    /// [`JobError`] where there is no receipt, or one that doesn't match.
+    pub async fn wait(&self) -> Result<Finished, JobError> {
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            let Some(job) = state.jobs.get_mut(&self.channel) else { return Poll::Ready(Err(JobError::Left)) };
+            match &job.result {
+                Some(result) => Poll::Ready(result.clone()),
+                None => {
+                    job.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let over = state.jobs.get(&self.channel).is_none_or(|job| job.result.is_some());
+        if over {
+            state.jobs.remove(&self.channel);
+        } else {
+            // A job that nobody waits for must not run on unseen.
+            state.link.end.close(self.channel);
+            state.wake();
+        }
+    }
+}
+
+/// The reading end of an output stream.
+pub struct Reader {
+    shared: Arc<Shared>,
+    channel: u32,
+    stream: Stream,
+}
+
+impl Reader {
+    fn new(shared: &Arc<Shared>, channel: u32, stream: Stream) -> Self {
+        Reader { shared: shared.clone(), channel, stream }
+    }
+
+    /// The next bytes; none at the end. Asking for more says that what came before is where it belongs.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// [`Reader::next`] as a poll function.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let mut state = self.shared.lock();
+        let Some(job) = state.jobs.get_mut(&self.channel) else { return Poll::Ready(None) };
+        let incoming = job.incoming(self.stream);
+        let taken = incoming.taken;
+        let next = match incoming.chunks.pop_front() {
+            Some(chunk) => {
+                incoming.taken += chunk.len() as u64;
+                Poll::Ready(Some(chunk))
+            }
+            None if incoming.ended => Poll::Ready(None),
+            None => {
+                incoming.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        };
+        state.consume(self.channel, self.stream, taken);
+        next
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let Some(job) = state.jobs.get_mut(&self.channel) else { return };
+        let incoming = job.incoming(self.stream);
+        if !incoming.ended {
+            incoming.stopped = true;
+            incoming.chunks.clear();
+            state.link.end.stop(self.channel, self.stream);
+            state.wake();
+        }
+    }
+}
+
+/// The writing end of a job's stdin. Dropping it ends the stream.
+pub struct Writer {
+    shared: Arc<Shared>,
+    channel: u32,
+    finished: bool,
+}
+
+impl Writer {
+    /// Hands over bytes, once there is room for them. False when the command reads no more.
+    pub async fn write(&mut self, bytes: Bytes) -> bool {
+        let mut bytes = Some(bytes);
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            let Some(job) = state.jobs.get_mut(&self.channel) else { return Poll::Ready(false) };
+            if job.stdin.is_closed() {
+                return Poll::Ready(false);
+            }
+            if !job.stdin.has_room() {
+                job.stdin.wait(cx);
+                return Poll::Pending;
+            }
+            job.stdin.push(bytes.take().unwrap_or_default());
+            state.send(self.channel);
+            Poll::Ready(true)
+        })
+        .await
+    }
+
+    /// Waits until the command reads no more, or the job is over.
+    pub async fn closed(&self) {
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            match state.jobs.get_mut(&self.channel) {
+                Some(job) if !job.stdin.is_closed() => {
+                    job.stdin.wait(cx);
+                    Poll::Pending
+                }
+                _ => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+
+    /// Ends the stream.
+    pub fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let mut state = self.shared.lock();
+        if let Some(job) = state.jobs.get_mut(&self.channel) {
+            job.stdin.finish();
+            state.send(self.channel);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

@@ -1,0 +1,489 @@
+//! One native connection: its handshake, its jobs, and the way of their bytes.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use remora_engine::{EndReason, Job, Output, Signal};
+use remora_identity::Authenticated;
+use remora_identity::auth::AuthBinding;
+use remora_net::{ByteStream, Carrier, HIGH_WATER, Link, LinkError, tls};
+use remora_wire::limits;
+use remora_wire::native::{ALPN, Fault, Greeting, Server, ServerEvent, Stream, proto};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tracing::{debug, info, warn};
+
+use crate::admission::Place;
+use crate::authenticate::{Binding, acceptable, judge};
+use crate::job::{self, Subject};
+use crate::serve::Phase;
+use crate::settings::Settings;
+
+/// What the server says it is.
+const SOFTWARE: &str = concat!("remora ", env!("CARGO_PKG_VERSION"));
+/// Events handled before the task lets others run.
+const EVENTS_PER_TURN: usize = 64;
+
+/// Why a connection never got as far as a job.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    #[error("no handshake within its time")]
+    Stalled,
+    #[error("this server has no host key for TLS")]
+    NoHostKey,
+    #[error(transparent)]
+    Tls(#[from] tls::AcceptError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("too many failed attempts to authenticate")]
+    TooManyAttempts,
+    #[error("no random bytes from the kernel")]
+    Random,
+    #[error("the client ended the connection: {0}")]
+    Fault(String),
+}
+
+/// Serves a client over TLS.
+pub(crate) async fn serve_tls(
+    stream: impl ByteStream + 'static,
+    peer: String,
+    settings: watch::Receiver<Arc<Settings>>,
+    phase: watch::Receiver<Phase>,
+    place: Place,
+) -> Result<(), HandshakeError> {
+    let now = settings.borrow().clone();
+    let keys = now.host_keys.as_ref().ok_or(HandshakeError::NoHostKey)?;
+    let nonce = nonce()?;
+    let mut end = Server::new(&greeting(&now, nonce));
+    let hello = end.output().split();
+    let handshake = timeout(now.handshake_timeout, tls::accept(stream, keys, &hello));
+    let (carrier, host_key, exporter) = handshake.await.map_err(|_| HandshakeError::Stalled)??;
+    let auth = AuthBinding::Tls { exporter };
+    let binding = Binding { auth, nonce, host_key: host_key.blob().to_vec(), peer };
+    serve_link(Link::new(carrier, end), binding, settings, phase, place).await
+}
+
+/// Serves a client for whom the kernel vouches.
+pub(crate) async fn serve_local(
+    stream: impl ByteStream + 'static,
+    peer_uid: u32,
+    settings: watch::Receiver<Arc<Settings>>,
+    phase: watch::Receiver<Phase>,
+    place: Place,
+) -> Result<(), HandshakeError> {
+    let nonce = nonce()?;
+    let end = Server::new(&greeting(&settings.borrow(), nonce));
+    let auth = AuthBinding::Local { peer_uid };
+    let binding = Binding { auth, nonce, host_key: Vec::new(), peer: format!("local uid {peer_uid}") };
+    serve_link(Link::new(Carrier::clear(stream), end), binding, settings, phase, place).await
+}
+
+fn nonce() -> Result<[u8; limits::NONCE], HandshakeError> {
+    let mut nonce = [0; limits::NONCE];
+    let filled = rustix::rand::getrandom(nonce.as_mut_slice(), rustix::rand::GetRandomFlags::empty());
+    if filled == Ok(limits::NONCE) { Ok(nonce) } else { Err(HandshakeError::Random) }
+}
+
+fn greeting(settings: &Settings, nonce: [u8; limits::NONCE]) -> Greeting {
+    Greeting {
+        nonce,
+        boot_id: settings.boot_id,
+        stdin_window: limits::WINDOW,
+        max_jobs: limits::JOBS,
+        software: SOFTWARE.to_owned(),
+    }
+}
+
+async fn serve_link(
+    mut link: Link<Server>,
+    binding: Binding,
+    settings: watch::Receiver<Arc<Settings>>,
+    phase: watch::Receiver<Phase>,
+    place: Place,
+) -> Result<(), HandshakeError> {
+    let who = greet(&mut link, &binding, &settings).await?;
+    place.known();
+    let peer = binding.peer.clone();
+    let mut connection = Connection {
+        link,
+        who,
+        peer,
+        settings,
+        jobs: HashMap::new(),
+        ready: Arc::default(),
+        draining: false,
+    };
+    connection.run(phase).await;
+    connection.leave();
+    Ok(())
+}
+
+/// The phases before jobs: hello, offers, proof.
+async fn greet(
+    link: &mut Link<Server>,
+    binding: &Binding,
+    settings: &watch::Receiver<Arc<Settings>>,
+) -> Result<Authenticated, HandshakeError> {
+    let now = settings.borrow().clone();
+    let late = Instant::now() + now.auth_timeout;
+    let mut silent = Instant::now() + now.handshake_timeout;
+    loop {
+        // Before its hello a client has no reason to be slow; afterwards somebody may have to touch a key.
+        let Ok(event) = timeout_at(silent.min(late), link.event()).await else {
+            link.end.fail(&Fault::HandshakeTimeout);
+            let _ = timeout(now.handshake_timeout, link.flush()).await;
+            return Err(HandshakeError::Stalled);
+        };
+        match event {
+            Ok(ServerEvent::Hello(hello)) => {
+                debug!(peer = %binding.peer, software = %hello.software.escape_debug(), "hello");
+                silent = late;
+            }
+            Ok(ServerEvent::Offer { keys, .. }) => link.end.reply_offer(acceptable(&now, &keys)),
+            Ok(ServerEvent::Authenticate { user, proof }) => {
+                let floor = Instant::now() + now.auth_floor;
+                if let Some(who) = judge(&now, binding, &user, &proof) {
+                    link.end.accept(&now.host_name);
+                    return Ok(who);
+                }
+                // Unknown user, wrong key, bad signature: the same answer after the same time.
+                sleep_until(floor).await;
+                if !link.end.deny() {
+                    let _ = timeout(now.handshake_timeout, link.flush()).await;
+                    return Err(HandshakeError::TooManyAttempts);
+                }
+            }
+            Ok(ServerEvent::Fault { code, text }) => {
+                return Err(HandshakeError::Fault(format!("{code}: {}", text.escape_debug())));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                // A fault is told to the client, if it still listens.
+                let _ = timeout(now.handshake_timeout, link.flush()).await;
+                return Err(error.into());
+            }
+        }
+    }
+}
+
+/// The channels whose jobs have something new, and the task to wake for them.
+#[derive(Default)]
+struct Ready {
+    channels: Vec<u32>,
+    task: Option<Waker>,
+}
+
+struct Served {
+    job: Job,
+    subject: Subject,
+}
+
+struct Connection {
+    link: Link<Server>,
+    who: Authenticated,
+    peer: String,
+    settings: watch::Receiver<Arc<Settings>>,
+    jobs: HashMap<u32, Served>,
+    ready: Arc<Mutex<Ready>>,
+    draining: bool,
+}
+
+impl Connection {
+    async fn run(&mut self, mut phase: watch::Receiver<Phase>) {
+        loop {
+            let now = *phase.borrow_and_update();
+            match now {
+                Phase::Serving => {}
+                Phase::Draining if self.draining => {}
+                Phase::Draining => {
+                    self.draining = true;
+                    self.link.end.go_away("the server stops");
+                }
+                Phase::Ending => self.jobs.values().for_each(|served| served.job.close(EndReason::Shutdown)),
+            }
+            let ended = tokio::select! {
+                biased;
+                ended = poll_fn(|cx| self.poll(cx)) => Some(ended),
+                changed = phase.changed() => changed.err().map(|_| None),
+            };
+            match ended {
+                None => {}
+                Some(None) => return info!(peer = %self.peer, "closed"),
+                Some(Some(error)) => {
+                    // A fault is told to the client, if it still listens.
+                    let limit = self.settings.borrow().handshake_timeout;
+                    let _ = timeout(limit, self.link.flush()).await;
+                    return match error {
+                        LinkError::Closed => info!(peer = %self.peer, "closed by the client"),
+                        error => warn!(peer = %self.peer, error = %chain(&error), "connection failed"),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Ready when the connection is over: with an error, or with none when it was drained.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<LinkError>> {
+        let mut turn = 0;
+        loop {
+            match self.link.poll_event(cx) {
+                Poll::Ready(Ok(event)) => self.handle(event),
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(error)),
+                Poll::Pending => break,
+            }
+            turn += 1;
+            if turn == EVENTS_PER_TURN {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        loop {
+            let channels = {
+                let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+                ready.task = Some(cx.waker().clone());
+                std::mem::take(&mut ready.channels)
+            };
+            for channel in &channels {
+                if let Err(error) = self.attend(*channel) {
+                    return Poll::Ready(Some(error.into()));
+                }
+            }
+            match self.link.poll_flush(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(error.into())),
+                Poll::Pending => return Poll::Pending,
+                // What was written made room for what a full carrier held back.
+                Poll::Ready(Ok(())) if self.has_ready() => {
+                    if turn < EVENTS_PER_TURN {
+                        turn += 1;
+                        continue;
+                    }
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(())) if self.draining && self.jobs.is_empty() => return Poll::Ready(None),
+                Poll::Ready(Ok(())) => return Poll::Pending,
+            }
+        }
+    }
+
+    fn has_ready(&self) -> bool {
+        !self.ready.lock().unwrap_or_else(PoisonError::into_inner).channels.is_empty()
+    }
+
+    fn mark(&self, channel: u32) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ready.channels.contains(&channel) {
+            ready.channels.push(channel);
+        }
+    }
+
+    fn handle(&mut self, event: ServerEvent) {
+        match event {
+            ServerEvent::Start { channel, start } => self.start(channel, &start),
+            ServerEvent::Data { channel, offset, bytes } => {
+                if let Some(served) = self.jobs.get(&channel)
+                    && let Err(error) = served.job.write(offset, bytes)
+                {
+                    // The end of the protocol has checked order and credit; the engine can only disagree by a fault of ours.
+                    warn!(peer = %self.peer, %error, "stdin refused by the engine");
+                    served.job.close(EndReason::Stop);
+                }
+            }
+            ServerEvent::End { channel, length } => {
+                if let Some(served) = self.jobs.get(&channel) {
+                    let _ = served.job.end_input(length);
+                }
+            }
+            ServerEvent::Credit { channel, stream } => {
+                if let Some(consumed) = self.link.end.outgoing(channel, stream).map(|outgoing| outgoing.consumed())
+                    && let (Some(served), Some(output)) = (self.jobs.get(&channel), output(stream))
+                {
+                    served.job.acknowledge(output, consumed);
+                }
+                self.mark(channel);
+            }
+            ServerEvent::Stop { channel, stream } => {
+                if let (Some(served), Some(output)) = (self.jobs.get(&channel), output(stream)) {
+                    served.job.close_output(output);
+                }
+                self.mark(channel);
+            }
+            ServerEvent::Signal { channel, name } => match (self.jobs.get(&channel), Signal::from_name(&name)) {
+                (Some(served), Some(signal)) => served.job.signal(signal),
+                _ => debug!(peer = %self.peer, name = %name.escape_debug(), "signal ignored"),
+            },
+            ServerEvent::Close { channel } => {
+                if let Some(served) = self.jobs.get(&channel) {
+                    served.job.close(EndReason::Stop);
+                }
+            }
+            ServerEvent::Fault { code, text } => {
+                info!(peer = %self.peer, code, text = %text.escape_debug(), "the client ended the connection");
+            }
+            ServerEvent::Hello(_) | ServerEvent::Offer { .. } | ServerEvent::Authenticate { .. } => {}
+        }
+    }
+
+    fn start(&mut self, channel: u32, start: &proto::Start) {
+        let settings = self.settings.borrow().clone();
+        let account = settings.policy.served().clone();
+        let mut subject = Subject {
+            job_id: start.job_id.clone(),
+            user: self.who.user().to_owned(),
+            working_directory: account.home.as_os_str().as_bytes().to_vec(),
+        };
+        if let Some(path) = &start.working_directory {
+            subject.working_directory =
+                account.home.join(std::ffi::OsStr::from_bytes(path)).as_os_str().as_bytes().to_vec();
+        }
+        match self.try_start(channel, start, &settings) {
+            Ok(job) => {
+                info!(peer = %self.peer, user = %subject.user, pid = job.pid(), "job started");
+                self.link.end.started(channel, u64::try_from(job.pid()).unwrap_or(0));
+                self.jobs.insert(channel, Served { job, subject });
+                self.mark(channel);
+            }
+            Err(why) => {
+                info!(peer = %self.peer, user = %subject.user, reason = %why.text, "job not started");
+                self.link.end.receipt(channel, &subject.not_started(&settings, why));
+            }
+        }
+    }
+
+    fn try_start(
+        &self,
+        channel: u32,
+        start: &proto::Start,
+        settings: &Settings,
+    ) -> Result<Job, proto::NotStarted> {
+        if self.draining {
+            return Err(job::unsuitable(proto::NotStartedClass::HostFull, "the server stops"));
+        }
+        if start.user != self.who.user() {
+            let text = "the job is for another user than the one who logged in";
+            return Err(job::unsuitable(proto::NotStartedClass::Refused, text));
+        }
+        let request = job::request(start)
+            .ok_or_else(|| job::unsuitable(proto::NotStartedClass::Incompatible, "there is no command"))?;
+        let permitted = settings.policy.permit(&self.who, request).map_err(|refusal| job::refused(&refusal))?;
+        let limits = settings.limits.engine(job::timeout(start));
+        let ready = self.ready.clone();
+        let on_change = move || {
+            let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
+            if !ready.channels.contains(&channel) {
+                ready.channels.push(channel);
+            }
+            if let Some(task) = ready.task.take() {
+                task.wake();
+            }
+        };
+        settings.engine.start(permitted, limits, Arc::new(on_change)).map_err(|error| job::not_started(&error))
+    }
+
+    /// Moves what is new of a job: credit for its stdin, its output, its receipt.
+    fn attend(&mut self, channel: u32) -> std::io::Result<()> {
+        let Some(served) = self.jobs.get(&channel) else { return Ok(()) };
+        let Served { job, subject } = served;
+        self.link.end.consume(channel, job.input_consumed());
+        if job.input_closed() {
+            self.link.end.stop_stdin(channel);
+        }
+        // Asked before the streams: what was read by then is sent before the receipt.
+        let finished = job.finished();
+        let mut over = true;
+        for (stream, output) in [(Stream::Stdout, Output::Stdout), (Stream::Stderr, Output::Stderr)] {
+            over &= send(&mut self.link, channel, stream, job, output)?;
+        }
+        if let (Some(ended), true) = (finished, over) {
+            let receipt = subject.ended(&self.settings.borrow(), &ended);
+            info!(peer = %self.peer, pid = job.pid(), outcome = ?ended.outcome(), "job ended");
+            self.link.end.receipt(channel, &receipt);
+            self.jobs.remove(&channel);
+        } else if self.link.carrier.pending() >= HIGH_WATER {
+            self.mark(channel);
+        }
+        Ok(())
+    }
+
+    /// The client is gone. Its jobs get a moment to end by themselves, then their process groups are ended.
+    fn leave(self) {
+        let grace = self.settings.borrow().vanished_grace;
+        for (_, Served { job, .. }) in self.jobs {
+            tokio::spawn(async move {
+                // Nobody reads any more: the command must not be held back by a full window.
+                job.close_output(Output::Stdout);
+                job.close_output(Output::Stderr);
+                if timeout(grace, job.wait()).await.is_err() {
+                    job.close(EndReason::ClientGone);
+                    job.wait().await;
+                }
+            });
+        }
+    }
+}
+
+/// Sends what credit and carrier allow of an output stream; true once its end is sent.
+fn send(
+    link: &mut Link<Server>,
+    channel: u32,
+    stream: Stream,
+    job: &Job,
+    output: Output,
+) -> std::io::Result<bool> {
+    while link.carrier.pending() < HIGH_WATER {
+        let Some(outgoing) = link.end.outgoing(channel, stream) else { return Ok(true) };
+        if outgoing.ended() {
+            return Ok(true);
+        }
+        let (sent, room, stopped) = (outgoing.sent(), outgoing.room(), outgoing.stopped());
+        let progress = job.progress(output);
+        let waiting = progress.produced.saturating_sub(sent);
+        if stopped || waiting == 0 {
+            if progress.ended {
+                link.end.end(channel, stream);
+                return Ok(true);
+            }
+            return Ok(false);
+        }
+        let length = usize::try_from(waiting.min(room)).unwrap_or(usize::MAX).min(limits::DATA_FRAME);
+        if length == 0 {
+            return Ok(false);
+        }
+        let written = job.output(output, sent, |first, second| {
+            let first = first.get(..length).unwrap_or(first);
+            let second = second.get(..length - first.len()).unwrap_or(second);
+            match link.end.data_header(channel, stream, first.len() + second.len()) {
+                Some(header) => link.write_data(&header, first, second),
+                None => Ok(()),
+            }
+        });
+        written.map_err(std::io::Error::other)??;
+    }
+    Ok(false)
+}
+
+fn output(stream: Stream) -> Option<Output> {
+    match stream {
+        Stream::Stdin => None,
+        Stream::Stdout => Some(Output::Stdout),
+        Stream::Stderr => Some(Output::Stderr),
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// The ALPN name that host keys are prepared for.
+pub(crate) const PROTOCOL: &str = ALPN;

@@ -1,0 +1,168 @@
+//! Translates between the wire's messages about a job and the engine's.
+
+use std::os::unix::ffi::OsStringExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use remora_engine::{
+    Blame, EndReason, Ended, How, InputEnd, JobRequest, LimitKind, MemoryMeans, NotStarted, OutputEnd, Program, Stdin,
+};
+use remora_identity::Refusal;
+use remora_wire::native::proto;
+
+use crate::settings::Settings;
+
+/// The engine's request for a start message.
+pub(crate) fn request(start: &proto::Start) -> Option<JobRequest> {
+    let program = match start.command.clone()? {
+        proto::start::Command::Line(line) => Program::Line(line),
+        proto::start::Command::Argv(argv) => Program::Argv(argv.arguments),
+    };
+    Some(JobRequest {
+        cwd: start.working_directory.clone().map(|path| std::ffi::OsString::from_vec(path).into()),
+        env: start.environment.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
+        stdin: if start.no_stdin { Stdin::Null } else { Stdin::Piped },
+        wait_streams: start.wait_streams,
+        ..JobRequest::new(program)
+    })
+}
+
+/// The time limit a start message asks for.
+pub(crate) fn timeout(start: &proto::Start) -> Option<Duration> {
+    (start.timeout_ms > 0).then(|| Duration::from_millis(start.timeout_ms))
+}
+
+/// What a receipt says of the job besides its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) job_id: Vec<u8>,
+    pub(crate) user: String,
+    pub(crate) working_directory: Vec<u8>,
+}
+
+impl Subject {
+    fn receipt(&self, settings: &Settings) -> proto::Receipt {
+        proto::Receipt {
+            job_id: self.job_id.clone(),
+            host_name: settings.host_name.clone(),
+            boot_id: settings.boot_id.to_vec(),
+            user: self.user.clone(),
+            working_directory: self.working_directory.clone(),
+            ..proto::Receipt::default()
+        }
+    }
+
+    /// The receipt of a job that was not started.
+    pub(crate) fn not_started(&self, settings: &Settings, why: proto::NotStarted) -> proto::Receipt {
+        proto::Receipt { outcome: Some(proto::receipt::Outcome::NotStarted(why)), ..self.receipt(settings) }
+    }
+
+    /// The receipt of a job that ran.
+    pub(crate) fn ended(&self, settings: &Settings, ended: &Ended) -> proto::Receipt {
+        let (ended_by, limit) = ended.stopped.map_or((proto::EndReason::Unspecified, ""), reason);
+        let outcome = match ended.how {
+            How::Exited(status) => {
+                proto::receipt::Outcome::Exited(proto::Exited { status: u32::try_from(status).unwrap_or(255) })
+            }
+            How::Signaled { signal, core_dumped } => proto::receipt::Outcome::Signaled(proto::Signaled {
+                signal: u32::try_from(signal.number()).unwrap_or(0),
+                core_dumped,
+            }),
+            // Somebody else reaped the command: it ran, and how it ended can't be known.
+            How::Unknown => proto::receipt::Outcome::NotStarted(proto::NotStarted {
+                class: proto::NotStartedClass::Internal as i32,
+                step: "wait".to_owned(),
+                errno: 0,
+                text: "the command ended, and its status is not known".to_owned(),
+            }),
+        };
+        proto::Receipt {
+            outcome: Some(outcome),
+            ended_by: ended_by as i32,
+            limit: limit.to_owned(),
+            started_unix_ns: unix_ns(ended.started),
+            ended_unix_ns: unix_ns(ended.ended),
+            wall_ns: u64::try_from(ended.wall.as_nanos()).unwrap_or(u64::MAX),
+            user_us: u64::try_from(ended.user.as_micros()).unwrap_or(u64::MAX),
+            system_us: u64::try_from(ended.system.as_micros()).unwrap_or(u64::MAX),
+            peak_memory_bytes: ended.peak_memory.bytes(),
+            stdin: ended.stdin.as_ref().map(input),
+            stdout: Some(output(&ended.stdout)),
+            stderr: Some(output(&ended.stderr)),
+            pid: u64::try_from(ended.pid).unwrap_or(0),
+            memory_limit_by: match ended.memory_limited_by {
+                Some(MemoryMeans::Cgroup) => "cgroup",
+                Some(MemoryMeans::AddressSpace) => "rlimit",
+                None => "",
+            }
+            .to_owned(),
+            ..self.receipt(settings)
+        }
+    }
+}
+
+fn reason(reason: EndReason) -> (proto::EndReason, &'static str) {
+    match reason {
+        EndReason::Deadline => (proto::EndReason::Deadline, ""),
+        EndReason::Limit(LimitKind::Output) => (proto::EndReason::Limit, "output"),
+        EndReason::Limit(LimitKind::Memory) => (proto::EndReason::Limit, "memory"),
+        EndReason::Limit(_) => (proto::EndReason::Limit, ""),
+        EndReason::Lease => (proto::EndReason::Lease, ""),
+        EndReason::Linger | EndReason::ClientGone => (proto::EndReason::Linger, ""),
+        EndReason::Shutdown => (proto::EndReason::Shutdown, ""),
+        // EndReason grows with the engine; what has no word on the wire yet is a stop.
+        EndReason::Stop | _ => (proto::EndReason::Stop, ""),
+    }
+}
+
+fn output(end: &OutputEnd) -> proto::StreamReport {
+    proto::StreamReport {
+        length: end.length,
+        blake3: end.blake3.to_vec(),
+        held_open: end.held_open,
+        closed_early: end.closed_early || end.cut,
+    }
+}
+
+fn input(end: &InputEnd) -> proto::StreamReport {
+    proto::StreamReport {
+        length: end.length,
+        blake3: end.blake3.to_vec(),
+        held_open: false,
+        closed_early: end.closed_early,
+    }
+}
+
+fn unix_ns(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Why the engine didn't start a job, for the wire.
+pub(crate) fn not_started(error: &NotStarted) -> proto::NotStarted {
+    let class = match error.blame() {
+        Blame::NotFound => proto::NotStartedClass::NotFound,
+        Blame::CannotExec => proto::NotStartedClass::CannotExec,
+        Blame::HostFull => proto::NotStartedClass::HostFull,
+        Blame::Internal => proto::NotStartedClass::Internal,
+    };
+    proto::NotStarted {
+        class: class as i32,
+        step: error.step.name().to_owned(),
+        errno: error.errno.unwrap_or(0),
+        text: error.to_string(),
+    }
+}
+
+/// Why policy refused a job, for the wire.
+pub(crate) fn refused(refusal: &Refusal) -> proto::NotStarted {
+    proto::NotStarted {
+        class: proto::NotStartedClass::Refused as i32,
+        step: "policy".to_owned(),
+        errno: 0,
+        text: refusal.to_string(),
+    }
+}
+
+/// A job that can't be started for a reason outside policy and engine.
+pub(crate) fn unsuitable(class: proto::NotStartedClass, text: &str) -> proto::NotStarted {
+    proto::NotStarted { class: class as i32, step: "request".to_owned(), errno: 0, text: text.to_owned() }
+}

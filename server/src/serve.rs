@@ -1,0 +1,217 @@
+//! The accept loops, and the end of a server.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::admission::{Admission, Place};
+use crate::connection::{HandshakeError, chain, serve_local, serve_tls};
+use crate::listen::{ListenUrl, Listener, Socket};
+use crate::plain;
+use crate::settings::Settings;
+
+/// How far a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Everything is taken.
+    Serving,
+    /// No new connections and no new jobs; what runs may end.
+    Draining,
+    /// What still runs is ended.
+    Ending,
+}
+
+/// Pause after an accept that failed for want of descriptors or memory: without it the loop would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the accept loops share.
+#[derive(Clone)]
+struct Shared {
+    settings: watch::Receiver<Arc<Settings>>,
+    phase: watch::Receiver<Phase>,
+    admission: Admission,
+}
+
+/// Serves until `shutdown` is ready, then lets jobs end for the grace time of the settings, then ends them. Returns when the last
+/// handler has ended.
+///
+/// `listeners` gives the whole list anew whenever it changes: those with a URL that is served already go on, those missing
+/// are closed, and no connection is dropped for it.
+pub async fn serve(
+    mut listeners: tokio::sync::mpsc::Receiver<Vec<Listener>>,
+    settings: watch::Receiver<Arc<Settings>>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (phase, phase_seen) = watch::channel(Phase::Serving);
+    let shared = Shared { settings: settings.clone(), phase: phase_seen, admission: Admission::default() };
+    let mut loops: Vec<(ListenUrl, tokio::task::JoinHandle<JoinSet<()>>, watch::Sender<bool>)> = Vec::new();
+    let mut orphans: Vec<tokio::task::JoinHandle<JoinSet<()>>> = Vec::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(list) = listeners.recv() => {
+                let wanted: HashSet<String> = list.iter().map(|listener| listener.asked.to_string()).collect();
+                let (keep, stop): (Vec<_>, Vec<_>) =
+                    loops.drain(..).partition(|(url, ..)| wanted.contains(&url.to_string()));
+                loops = keep;
+                for (_, task, stopper) in stop {
+                    let _ = stopper.send(true);
+                    orphans.push(task);
+                }
+                for listener in list {
+                    if loops.iter().any(|(url, ..)| *url == listener.asked) {
+                        continue;
+                    }
+                    let (stopper, stopped) = watch::channel(false);
+                    let asked = listener.asked.clone();
+                    loops.push((asked, tokio::spawn(accept_loop(listener, shared.clone(), stopped)), stopper));
+                }
+            }
+        }
+    }
+    let grace = settings.borrow().stop_grace;
+    info!(connections = shared.admission.open(), "stopping");
+    // Accept loops end on this too; connections without jobs close at once.
+    let _ = phase.send(Phase::Draining);
+    drop(shared);
+    let tasks = loops.into_iter().map(|(_, task, _)| task).chain(orphans);
+    let ended = async {
+        for task in tasks {
+            if let Ok(mut handlers) = task.await {
+                while handlers.join_next().await.is_some() {}
+            }
+        }
+    };
+    tokio::pin!(ended);
+    if timeout(grace, &mut ended).await.is_err() {
+        let _ = phase.send(Phase::Ending);
+        ended.await;
+    }
+    // Jobs of clients that vanished have no handler any more, but they do have a process.
+    let engine = settings.borrow().engine.clone();
+    while engine.running() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn accept_loop(listener: Listener, shared: Shared, mut stopped: watch::Receiver<bool>) -> JoinSet<()> {
+    let mut handlers = JoinSet::new();
+    let mut phase = shared.phase.clone();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stopped.changed() => break,
+            _ = phase.changed() => break,
+            Some(_) = handlers.join_next(), if !handlers.is_empty() => continue,
+            accepted = accept(&listener.socket) => accepted,
+        };
+        match accepted {
+            Ok(stream) => admit(stream, &listener, &shared, &mut handlers),
+            Err(error) => {
+                // The peer's own early reset is no reason to pause (accept(2), ECONNABORTED; PITFALLS 17).
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    warn!(url = %listener.url, %error, "can't accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+    handlers
+}
+
+enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+async fn accept(socket: &Socket) -> io::Result<Accepted> {
+    match socket {
+        Socket::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Accepted::Tcp(stream, peer)),
+        Socket::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+    }
+}
+
+fn admit(accepted: Accepted, listener: &Listener, shared: &Shared, handlers: &mut JoinSet<()>) {
+    let (max_connections, max_strangers) = {
+        let settings = shared.settings.borrow();
+        (settings.max_connections, settings.max_unauthenticated)
+    };
+    let Some(place) = shared.admission.admit(max_connections) else {
+        warn!(url = %listener.url, max_connections, "connection refused: too many are open");
+        return;
+    };
+    let id = place.id();
+    let (settings, phase) = (shared.settings.clone(), shared.phase.clone());
+    let task = match (accepted, &listener.url) {
+        (Accepted::Tcp(stream, peer), ListenUrl::Plain { wire, encoding, .. }) => {
+            let (wire, encoding) = (*wire, *encoding);
+            handlers.spawn(plain::serve(stream, peer, wire, encoding, settings, phase, place))
+        }
+        (Accepted::Tcp(stream, peer), _) => handlers.spawn(tcp(stream, peer, settings, phase, place)),
+        (Accepted::Unix(stream), _) => handlers.spawn(unix(stream, settings, phase, place)),
+    };
+    shared.admission.register(id, task, max_strangers);
+}
+
+async fn tcp(
+    stream: TcpStream,
+    peer: SocketAddr,
+    settings: watch::Receiver<Arc<Settings>>,
+    phase: watch::Receiver<Phase>,
+    place: Place,
+) {
+    if let Err(error) = tune(&stream) {
+        warn!(%peer, %error, "socket options");
+    }
+    report(&peer.to_string(), serve_tls(stream, peer.to_string(), settings, phase, place).await);
+}
+
+async fn unix(
+    stream: UnixStream,
+    settings: watch::Receiver<Arc<Settings>>,
+    phase: watch::Receiver<Phase>,
+    place: Place,
+) {
+    match stream.peer_cred() {
+        Ok(peer) => {
+            report("unix socket", serve_local(stream, peer.uid(), settings, phase, place).await);
+        }
+        Err(error) => warn!(%error, "the kernel doesn't tell who the peer is"),
+    }
+}
+
+/// Serves one end of a socket pair inside this process: the `local` target. The kernel still tells whose end the other is.
+pub async fn local(stream: UnixStream, settings: Arc<Settings>) {
+    let (_settings, seen) = watch::channel(settings);
+    let (_phase, phase) = watch::channel(Phase::Serving);
+    if let Some(place) = Admission::default().admit(1) {
+        unix(stream, seen, phase, place).await;
+    }
+}
+
+fn report(peer: &str, result: Result<(), HandshakeError>) {
+    if let Err(error) = result {
+        info!(peer, error = %chain(&error), "no connection");
+    }
+}
+
+/// Small frames leave at once, and a peer that vanished without a word is noticed within a minute.
+pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
+    sockopt::set_tcp_keepcnt(stream, 4)?;
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! What a server needs to know, as types. Made at the edge, from flags and file; connections and jobs that start after a reload see
+//! the new ones.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use remora_engine::{Engine, Limits};
+use remora_identity::{Account, Policy};
+use remora_net::tls::HostKeys;
+
+/// Limits of each job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobLimits {
+    /// Wall time.
+    pub wall: Option<Duration>,
+    /// Memory, bytes.
+    pub memory: Option<u64>,
+    /// Open files.
+    pub open_files: Option<u64>,
+    /// Bytes of stdout and stderr together.
+    pub output: Option<u64>,
+}
+
+impl JobLimits {
+    /// The engine's limits, with what the request asks for where that is less.
+    pub(crate) fn engine(&self, timeout: Option<Duration>) -> Limits {
+        let wall = match (self.wall, timeout) {
+            (Some(limit), Some(asked)) => Some(limit.min(asked)),
+            (limit, asked) => limit.or(asked),
+        };
+        Limits { wall, memory: self.memory, open_files: self.open_files, output: self.output, ..Limits::default() }
+    }
+}
+
+/// A path of an authorized_keys file, with `%h` (home), `%u` (user) and `%%` in it, as sshd_config's AuthorizedKeysFile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPath(pub String);
+
+impl KeyPath {
+    /// The path for an account; relative ones start at its home directory.
+    pub fn expand(&self, account: &Account) -> PathBuf {
+        let mut path = String::new();
+        let mut chars = self.0.chars();
+        while let Some(c) = chars.next() {
+            match (c, c == '%') {
+                (_, true) => match chars.next() {
+                    Some('h') => path.push_str(&account.home.to_string_lossy()),
+                    Some('u') => path.push_str(&account.name),
+                    Some(other) => path.extend((other != '%').then_some('%').into_iter().chain([other])),
+                    None => path.push('%'),
+                },
+                (c, false) => path.push(c),
+            }
+        }
+        account.home.join(path)
+    }
+}
+
+/// Everything that is the same for all connections.
+#[derive(Clone)]
+pub struct Settings {
+    /// Starts processes.
+    pub engine: Arc<Engine>,
+    /// Judges requests.
+    pub policy: Policy,
+    /// The host's keys; none where only local carriers are served.
+    pub host_keys: Option<HostKeys>,
+    /// Where the keys of users are.
+    pub authorized_keys: Vec<KeyPath>,
+    /// Limits of each job.
+    pub limits: JobLimits,
+    /// Host name, for people.
+    pub host_name: String,
+    /// This boot of the host.
+    pub boot_id: [u8; 16],
+    /// For how long a TLS handshake and the client's hello may take.
+    pub handshake_timeout: Duration,
+    /// For how long a client may take to prove who it is.
+    pub auth_timeout: Duration,
+    /// A failed proof is answered no sooner than this after it came.
+    pub auth_floor: Duration,
+    /// Connections that have not proven who they are: beyond this, the oldest is closed.
+    pub max_unauthenticated: usize,
+    /// Connections in all: beyond this, none is accepted.
+    pub max_connections: usize,
+    /// How long the job of a vanished client may go on before it is ended.
+    pub vanished_grace: Duration,
+    /// How long jobs may go on after the server was told to stop.
+    pub stop_grace: Duration,
+    /// Whether the plain wires are for any peer, not for loopback peers of the served account alone.
+    pub plain_any_peer: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_of_a_key_path_expand() {
+        let account =
+            Account { name: "ada".into(), uid: 1, gid: 1, home: "/home/ada".into(), shell: "/bin/sh".into() };
+        for (template, path) in [
+            ("%h/.ssh/authorized_keys", "/home/ada/.ssh/authorized_keys"),
+            (".ssh/authorized_keys", "/home/ada/.ssh/authorized_keys"),
+            ("/etc/keys/%u", "/etc/keys/ada"),
+            ("/etc/100%%/%x%", "/etc/100%/%x%"),
+        ] {
+            assert_eq!(KeyPath(template.into()).expand(&account), PathBuf::from(path));
+        }
+    }
+}
