@@ -116,8 +116,10 @@ pub fn decode_identities(message: &[u8]) -> Result<AgentIdentities, AgentError> 
     Ok(found)
 }
 
-/// Reads the answer to [`sign_request`], without its length prefix: an SSH signature blob. Whether it is a good one is for
-/// [`PublicKey::verify`] to say.
+/// Reads the answer to [`sign_request`], without its length prefix: an SSH signature blob.
+///
+/// Verify it with [`PublicKey::verify`] before sending it anywhere: an old agent ignores the flag and signs with SHA-1, and the
+/// user is better told so here than refused by the host.
 ///
 /// # Errors
 /// [`AgentError`], [`AgentError::Refused`] among them.
@@ -185,6 +187,13 @@ mod tests {
         assert_eq!(frame_length(frame[..4].try_into().unwrap()).unwrap(), frame.len() - 4);
         assert_eq!(frame[4], 13);
         assert_eq!(frame[frame.len() - 12..], *b"\0\0\0\x04data\0\0\0\0");
+    }
+
+    #[test]
+    fn an_rsa_key_is_asked_for_sha512_and_never_for_sha1() {
+        let material = crate::public_key::Material::Rsa { modulus: vec![0xc1; 256], exponent: vec![1, 0, 1] };
+        let key = PublicKey::from_material(material).unwrap();
+        assert!(sign_request(&key, b"data").ends_with(b"data\0\0\0\x04"));
     }
 
     #[test]

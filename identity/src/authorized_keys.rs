@@ -47,7 +47,7 @@ impl AuthorizedKeys {
         &self.keys
     }
 
-    /// The lines that were skipped and why, the first 100 or so: for the log.
+    /// The lines that were skipped and why, at most [`LINE_PROBLEMS_MAX_COUNT`](crate::limits::LINE_PROBLEMS_MAX_COUNT): for the log.
     pub fn problems(&self) -> &[LineProblem] {
         &self.problems.kept
     }

@@ -25,7 +25,7 @@ pub struct KnownHosts {
 pub struct FileProblems {
     /// The file, as it was named to [`KnownHosts::read`].
     pub source: Arc<str>,
-    /// The lines that were skipped and why, the first 100 or so.
+    /// The lines that were skipped and why, at most [`LINE_PROBLEMS_MAX_COUNT`](crate::limits::LINE_PROBLEMS_MAX_COUNT).
     pub lines: Vec<LineProblem>,
     /// How many further ones were skipped.
     pub left_out: usize,

@@ -162,3 +162,34 @@ impl<R> Permitted<R> {
         (self.request, self.account, self.authority)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(name: &str, uid: u32) -> Account {
+        Account { name: name.to_owned(), uid, gid: uid, home: "/home".into(), shell: "/bin/sh".into() }
+    }
+
+    #[test]
+    fn only_the_served_account_and_root_are_let_in_by_uid() {
+        let served = account("ada", 1000);
+        for uid in [0, 1000] {
+            let who = Authenticated::by_peer_uid(uid, &served, "ada").unwrap();
+            assert_eq!(who.authority(), &Authority::PeerUid(uid));
+        }
+        let foreign = Authenticated::by_peer_uid(1001, &served, "ada").unwrap_err();
+        assert_eq!(foreign, ForeignPeer { peer_uid: 1001, served_uid: 1000 });
+    }
+
+    #[test]
+    fn another_account_is_refused_after_authentication_by_name() {
+        let policy = Policy::serving(account("ada", 1000));
+        let who = Authenticated::by_peer_uid(1000, policy.served(), "bob").unwrap();
+        let refusal = policy.permit(&who, ()).unwrap_err();
+        assert_eq!(refusal, Refusal::OtherAccount { asked: "bob".to_owned(), served: "ada".to_owned() });
+        let who = Authenticated::by_peer_uid(1000, policy.served(), "ada").unwrap();
+        let permitted = policy.permit(&who, 7).unwrap();
+        assert_eq!((permitted.request(), permitted.account().uid), (&7, 1000));
+    }
+}

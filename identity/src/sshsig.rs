@@ -157,6 +157,19 @@ mod tests {
     }
 
     #[test]
+    fn a_reserved_field_with_content_is_refused() {
+        // It isn't signed, so whatever stands there would be anybody's.
+        let (key, sshsig) = signed();
+        let at = sshsig.windows(6).position(|window| window == HASH).unwrap() - 8;
+        let mut reserved = sshsig.clone();
+        reserved.splice(at..at + 4, *b"\0\0\0\x01x");
+        assert_eq!(
+            verify(&reserved, key.public(), "test-v1", b"message"),
+            Err(Malformed::Unexpected("reserved field").into())
+        );
+    }
+
+    #[test]
     fn every_cut_and_every_flipped_bit_is_refused() {
         let (key, sshsig) = signed();
         for length in 0..sshsig.len() {

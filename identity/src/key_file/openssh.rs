@@ -188,3 +188,91 @@ fn parse_kdf(name: &[u8], options: &[u8]) -> Result<Kdf, KeyError> {
     }
     Ok(Kdf::Bcrypt { salt, rounds })
 }
+
+#[cfg(test)]
+mod tests {
+    use base64ct::{Base64, Encoding as _};
+
+    use super::*;
+    use crate::encoding::put_string;
+
+    fn content(key: &PrivateKey) -> Vec<u8> {
+        let text = key.to_openssh("comment").unwrap();
+        let base64: String = text.lines().filter(|line| !line.starts_with('-')).collect();
+        Base64::decode_vec(&base64).unwrap()
+    }
+
+    fn open(content: &[u8]) -> Result<PrivateKey, KeyError> {
+        Container::parse(content)?.open()
+    }
+
+    /// Where the 32 bytes of the public half stand: in front, in the section, and behind the seed.
+    fn places(content: &[u8], key: &PrivateKey) -> Vec<usize> {
+        let point = &key.public().blob()[19..];
+        content.windows(32).enumerate().filter(|(_, window)| *window == point).map(|(at, _)| at).collect()
+    }
+
+    #[test]
+    fn a_public_half_of_another_key_is_noticed_wherever_it_stands() {
+        let key = PrivateKey::generate_ed25519().unwrap();
+        let other = PrivateKey::generate_ed25519().unwrap();
+        let good = content(&key);
+        open(&good).unwrap();
+        let places = places(&good, &key);
+        assert_eq!(places.len(), 3);
+        for at in places {
+            let mut swapped = good.clone();
+            swapped[at..at + 32].copy_from_slice(&other.public().blob()[19..]);
+            assert_eq!(open(&swapped).unwrap_err(), KeyError::Inconsistent, "at {at}");
+        }
+    }
+
+    #[test]
+    fn check_numbers_and_padding_must_fit() {
+        let key = PrivateKey::generate_ed25519().unwrap();
+        let good = content(&key);
+        let section = places(&good, &key)[0] + 32 + 4;
+        let mut check = good.clone();
+        check[section] ^= 1;
+        assert_eq!(open(&check).unwrap_err(), Malformed::Unexpected("check numbers").into());
+        let mut padding = good.clone();
+        *padding.last_mut().unwrap() ^= 1;
+        assert_eq!(open(&padding).unwrap_err(), Malformed::Unexpected("padding").into());
+    }
+
+    #[test]
+    fn a_hostile_number_of_rounds_is_refused_before_the_first() {
+        // PITFALLS 29
+        let key = PrivateKey::generate_ed25519().unwrap();
+        for (rounds, expected) in [
+            (BCRYPT_ROUNDS_MAX_COUNT, None),
+            (
+                BCRYPT_ROUNDS_MAX_COUNT + 1,
+                Some(KeyError::TooManyRounds { rounds: BCRYPT_ROUNDS_MAX_COUNT + 1 }),
+            ),
+            (u32::MAX, Some(KeyError::TooManyRounds { rounds: u32::MAX })),
+            (0, Some(Malformed::Unexpected("key derivation").into())),
+        ] {
+            let mut options = Vec::new();
+            put_string(&mut options, &[1; 16]);
+            options.extend_from_slice(&rounds.to_be_bytes());
+            let mut file = MAGIC.to_vec();
+            put_string(&mut file, b"aes256-ctr");
+            put_string(&mut file, b"bcrypt");
+            put_string(&mut file, &options);
+            file.extend_from_slice(&1u32.to_be_bytes());
+            put_string(&mut file, key.public().blob());
+            put_string(&mut file, &[0; 160]);
+            assert_eq!(Container::parse(&file).err(), expected);
+        }
+    }
+
+    #[test]
+    fn an_unknown_cipher_is_named_with_what_to_do() {
+        for name in [&b"3des-cbc"[..], b"rot13\x1b[2J", b"none "] {
+            let error = parse_cipher(name).unwrap_err();
+            assert!(matches!(error, KeyError::UnsupportedCipher { .. }) && error.hint().is_some());
+            assert!(!error.to_string().contains('\x1b'));
+        }
+    }
+}

@@ -110,3 +110,99 @@ fn fixed_signature(curve: Curve, signature: &[u8]) -> Result<Vec<u8>, VerifyErro
     }
     Ok(fixed)
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
+
+    use super::super::rsa_numbers;
+    use super::*;
+    use crate::encoding::put_string;
+    use crate::private_key::{PrivateKey, signing};
+
+    fn blob(name: &[u8], signature: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_string(&mut out, name);
+        put_string(&mut out, signature);
+        out
+    }
+
+    fn parts(blob: &[u8]) -> (&[u8], &[u8]) {
+        let mut reader = Reader::new(blob);
+        (reader.string().unwrap(), reader.string().unwrap())
+    }
+
+    fn rsa() -> (PublicKey, Vec<u8>) {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let (modulus, exponent) = rsa_numbers(pair.public_key().as_ref()).unwrap();
+        let mut signature = vec![0; pair.public_modulus_len()];
+        pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), b"message", &mut signature).unwrap();
+        (PublicKey::from_material(Material::Rsa { modulus, exponent }).unwrap(), signature)
+    }
+
+    #[test]
+    fn an_algorithm_that_is_not_the_keys_own_is_refused() {
+        // PITFALLS 25
+        for curve in Curve::ALL {
+            let pair = EcdsaKeyPair::generate(signing(curve)).unwrap();
+            let key = PrivateKey::from_ecdsa(curve, pair).unwrap();
+            let good = key.sign(b"message").unwrap();
+            key.public().verify(&good, b"message").unwrap();
+            let (own, signature) = parts(&good);
+            for name in Curve::ALL.map(|other| other.algorithm().name().as_bytes()) {
+                let verdict = key.public().verify(&blob(name, signature), b"message");
+                assert_eq!(verdict.is_ok(), name == own);
+            }
+            let wrong = Err(VerifyError::WrongAlgorithm { key: curve.algorithm() });
+            assert_eq!(key.public().verify(&blob(b"ssh-ed25519", signature), b"message"), wrong);
+        }
+        let key = PrivateKey::generate_ed25519().unwrap();
+        let good = key.sign(b"message").unwrap();
+        let (_, signature) = parts(&good);
+        let wrong = Err(VerifyError::WrongAlgorithm { key: KeyAlgorithm::Ed25519 });
+        assert_eq!(key.public().verify(&blob(b"ssh-ed25519ph", signature), b"message"), wrong);
+    }
+
+    #[test]
+    fn rsa_verifies_both_sha2_and_never_sha1() {
+        let (key, signature) = rsa();
+        key.verify(&blob(b"rsa-sha2-256", &signature), b"message").unwrap();
+        assert_eq!(
+            key.verify(&blob(b"rsa-sha2-512", &signature), b"message"),
+            Err(VerifyError::BadSignature)
+        );
+        let wrong = Err(VerifyError::WrongAlgorithm { key: KeyAlgorithm::Rsa { bits: 2048 } });
+        assert_eq!(key.verify(&blob(b"ssh-rsa", &signature), b"message"), wrong);
+    }
+
+    #[test]
+    fn a_signature_longer_than_its_key_is_refused() {
+        let (key, signature) = rsa();
+        let longer = [&[0], signature.as_slice()].concat();
+        assert_eq!(key.verify(&blob(b"rsa-sha2-256", &longer), b"message"), Err(VerifyError::BadSignature));
+    }
+
+    #[test]
+    fn rsa_keys_outside_the_limits_cost_no_mathematics() {
+        // PITFALLS 18
+        for (bytes, bits) in [(128, 1024), (1025, 8200), (2048, 16384)] {
+            let material = Material::Rsa { modulus: vec![0xff; bytes], exponent: vec![1, 0, 1] };
+            let key = PublicKey::from_material(material).unwrap();
+            let verdict = key.verify(&blob(b"rsa-sha2-512", &vec![1; bytes]), b"message");
+            assert_eq!(verdict, Err(VerifyError::RsaSize { bits }));
+        }
+    }
+
+    #[test]
+    fn a_point_on_no_curve_verifies_nothing() {
+        let material = Material::Ecdsa { curve: Curve::P256, point: vec![4; 65] };
+        let key = PublicKey::from_material(material).unwrap();
+        let numbers = [0, 0, 0, 1, 1, 0, 0, 0, 1, 1];
+        let signature = blob(b"ecdsa-sha2-nistp256", &numbers);
+        assert_eq!(key.verify(&signature, b"message"), Err(VerifyError::BadSignature));
+        let trailing = blob(b"ecdsa-sha2-nistp256", &[&numbers[..], &[0]].concat());
+        assert_eq!(key.verify(&trailing, b"message"), Err(Malformed::Trailing.into()));
+    }
+}
