@@ -115,9 +115,7 @@ impl Reader {
         output: &mut OutputState,
         turn: &mut Turn,
     ) -> Option<AsyncFd<OwnedFd>> {
-        if self.pipe.is_none() {
-            return None;
-        }
+        self.pipe.as_ref()?;
         if output.close {
             self.closed_early = true;
             self.over(output, turn);

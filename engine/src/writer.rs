@@ -105,7 +105,6 @@ impl Writer {
                 },
                 // EPIPE, or whatever else means that no more can be written.
                 Err(_) => {
-                    drop(guard);
                     self.close(input, turn);
                     return;
                 }

@@ -1,1 +1,11 @@
 //! For tests only: servers on port 0, seeded faults, odd child processes.
+
+mod child;
+mod patience;
+mod pattern;
+mod processes;
+
+pub use child::odd_child;
+pub use patience::{eventually, eventually_async};
+pub use pattern::{fill_pattern, pattern};
+pub use processes::{Belongings, is_alive, session_members};
