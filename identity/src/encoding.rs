@@ -47,10 +47,6 @@ impl<'a> Reader<'a> {
         Ok(Reader::new(bytes))
     }
 
-    pub(crate) fn remaining(&self) -> usize {
-        self.rest.len()
-    }
-
     pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
     }

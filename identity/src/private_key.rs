@@ -261,6 +261,13 @@ mod tests {
         assert!(key.public().verify(&signature, b"massage").is_err());
 
         let text = key.to_openssh("host key\nof this machine").unwrap();
+        let base64: String = text.lines().filter(|line| !line.starts_with('-')).collect();
+        let content = Base64::decode_vec(&base64).unwrap();
+        assert!(content.windows(24).any(|window| window == b"host key of this machine"));
+        // With the line ends of another system, and text around it, too.
+        let moved = format!("note\r\n{}", text.replace('\n', "\r\n"));
+        assert_eq!(KeyFile::parse(moved.as_bytes()).unwrap().public, *key.public());
+
         let file = KeyFile::parse(text.as_bytes()).unwrap();
         assert_eq!(file.public, *key.public());
         let KeyState::Plain(read) = file.state else { panic!("encrypted") };

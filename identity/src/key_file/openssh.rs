@@ -148,7 +148,7 @@ fn read_key(reader: &mut Reader<'_>) -> Result<PrivateKey, KeyError> {
             p: reader.mpint()?,
             q: reader.mpint()?,
         };
-        // Before the long division: no number of a usable key is longer (RSA_USE_MAX_BITS).
+        // Before the long division, whose time grows with the square: no number of a usable key is longer.
         let longest = crate::limits::RSA_USE_MAX_BITS as usize / 8;
         if [numbers.modulus, numbers.private, numbers.p, numbers.q].iter().any(|n| n.len() > longest) {
             return Err(KeyError::Rejected);
