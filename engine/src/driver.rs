@@ -158,7 +158,8 @@ impl Driver {
     }
 
     fn enforce_deadline(&mut self, state: &mut State, turn: &mut Turn) {
-        if let Some(deadline) = self.clock.deadline {
+        // A job is over when its process is: unless its streams are waited for, the rest has rules of its own.
+        if let Some(deadline) = self.clock.deadline.filter(|_| !state.exited || self.wait_streams) {
             if turn.now < deadline {
                 turn.look_at(deadline);
             } else {
@@ -243,6 +244,10 @@ impl Driver {
         }
         let mut stopped = state.stopping.and_then(|stopping| stopping.reason);
         drop(state);
+        // Its process may have been over before that was noticed: what was cut may not look whole.
+        if self.exceeded {
+            stopped = stopped.or(Some(EndReason::Limit(LimitKind::Output)));
+        }
 
         let reaped = match reaped {
             Ok(reaped) => reaped,

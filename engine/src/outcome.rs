@@ -133,7 +133,7 @@ pub enum MemoryMeans {
 pub struct Ended {
     /// How the process ended, untouched.
     pub how: How,
-    /// Remora had begun to end it, for this reason, before the process was over.
+    /// Remora had begun to end it, for this reason, before the process was over; or it printed more than it may.
     pub stopped: Option<EndReason>,
     /// When it was started.
     pub started: SystemTime,

@@ -19,7 +19,7 @@ const READS_PER_TURN: usize = 16;
 const PIPE_BYTES: usize = 64 * 1024;
 
 /// Bytes a pipe is enlarged to once its writer keeps it full: fewer turns between writer and reader.
-const LARGE_PIPE_BYTES: usize = 256 * 1024;
+const LARGE_PIPE_BYTES: usize = 512 * 1024;
 
 /// Bytes of the buffer on the stack for what is read and not kept.
 const SCRATCH: usize = 16 * 1024;

@@ -19,7 +19,7 @@ const WRITES_PER_TURN: usize = 16;
 const PIECES: usize = 16;
 
 /// Bytes a pipe is enlarged to once its reader is slower than we are.
-const LARGE_PIPE_BYTES: usize = 256 * 1024;
+const LARGE_PIPE_BYTES: usize = 512 * 1024;
 
 /// A pipe that is only registered with the reactor once it was full: most commands get little input or none.
 enum Pipe {

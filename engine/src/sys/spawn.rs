@@ -8,6 +8,8 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
+use rustix::process::Resource;
+
 /// Everything a child needs, ready made.
 pub(crate) struct Plan<'a> {
     /// Paths to execute, in the order in which they are tried.
@@ -115,8 +117,8 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<Spawned, Failed> {
         envp: envp.as_ptr(),
         cwd: plan.cwd.as_ptr(),
         stdio: plan.stdio.map(|fd| fd.as_raw_fd()),
-        open_files: plan.open_files.map(|wanted| both(wanted.min(hard_limit(libc::RLIMIT_NOFILE)))),
-        address_space: plan.address_space.map(|wanted| both(wanted.min(hard_limit(libc::RLIMIT_AS)))),
+        open_files: plan.open_files.map(|wanted| both(wanted.min(hard_limit(Resource::Nofile)))),
+        address_space: plan.address_space.map(|wanted| both(wanted.min(hard_limit(Resource::As)))),
         cgroup: plan.cgroup.map_or(-1, |fd| fd.as_raw_fd()),
         umask: plan.umask.map(|mask| mask as libc::mode_t & 0o777),
         failed_step: AtomicU32::new(0),
@@ -287,14 +289,9 @@ fn set_signal_mask(mask: u64) -> u64 {
     before
 }
 
-/// The hard limit of this process for a resource.
-fn hard_limit(resource: libc::__rlimit_resource_t) -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is writable and outlives the call.
-    match unsafe { libc::getrlimit(resource, &mut limit) } {
-        0 => limit.rlim_max,
-        _ => libc::RLIM_INFINITY,
-    }
+/// The hard limit of this process for a resource; `u64::MAX` is none, as the kernel has it.
+fn hard_limit(resource: Resource) -> u64 {
+    rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX)
 }
 
 fn last_errno() -> c_int {
