@@ -62,6 +62,19 @@ pub enum HostKeyFileError {
     Tls(#[from] HostKeyError),
 }
 
+impl HostKeyFileError {
+    /// What to try.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            HostKeyFileError::Mode { source, .. } => source.hint(),
+            HostKeyFileError::Key { source, .. } => source.hint().map(str::to_owned),
+            HostKeyFileError::Encrypted { .. } => Some("name another with --host-key".to_owned()),
+            HostKeyFileError::Io { .. } => Some("name a readable one with --host-key, or another --state-dir".to_owned()),
+            _ => None,
+        }
+    }
+}
+
 /// The keys to show, and the path of one that was made just now, if one was.
 ///
 /// `files` are those that were named; without any, sshd's are taken where they can be read, and otherwise the one in

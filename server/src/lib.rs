@@ -3,6 +3,7 @@
 //! [`serve()`] runs the listeners until it is told to stop, and returns when the last handler has ended. What a connection may
 //! do is judged in `remora-identity`; processes are `remora-engine`'s. This crate translates between the wires and the engine.
 
+mod account;
 mod admission;
 mod authenticate;
 mod config;
@@ -15,7 +16,9 @@ mod serve;
 mod settings;
 
 pub use config::{ConfigError, FileConfig, LimitsConfig};
+pub use account::own_account;
 pub use host_keys::{HostKeyFileError, load_host_keys};
-pub use listen::{ListenError, ListenUrl, Listener, UrlError, bind};
-pub use serve::{Phase, local, serve};
-pub use settings::{JobLimits, KeyPath, Settings};
+pub use remora_identity::Account;
+pub use listen::{ListenError, ListenUrl, Listener, PlainWire, UrlError, bind};
+pub use serve::{ListenerChange, Phase, local, serve};
+pub use settings::{JobLimits, KeyPath, Settings, SettingsError};

@@ -1,6 +1,5 @@
 //! The accept loops, and the end of a server.
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -42,13 +41,20 @@ struct Shared {
     admission: Admission,
 }
 
+/// Where to listen from now on.
+pub struct ListenerChange {
+    /// All of it, as it was asked for: a listener that isn't among these is closed.
+    pub wanted: Vec<ListenUrl>,
+    /// Those that are new.
+    pub added: Vec<Listener>,
+}
+
 /// Serves until `shutdown` is ready, then lets jobs end for the grace time of the settings, then ends them. Returns when the last
 /// handler has ended.
 ///
-/// `listeners` gives the whole list anew whenever it changes: those with a URL that is served already go on, those missing
-/// are closed, and no connection is dropped for it.
+/// `changes` says where to listen, first and whenever that changes; no connection is dropped for it.
 pub async fn serve(
-    mut listeners: tokio::sync::mpsc::Receiver<Vec<Listener>>,
+    mut changes: tokio::sync::mpsc::Receiver<ListenerChange>,
     settings: watch::Receiver<Arc<Settings>>,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -60,19 +66,15 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            Some(list) = listeners.recv() => {
-                let wanted: HashSet<String> = list.iter().map(|listener| listener.asked.to_string()).collect();
+            Some(change) = changes.recv() => {
                 let (keep, stop): (Vec<_>, Vec<_>) =
-                    loops.drain(..).partition(|(url, ..)| wanted.contains(&url.to_string()));
+                    loops.drain(..).partition(|(url, ..)| change.wanted.contains(url));
                 loops = keep;
                 for (_, task, stopper) in stop {
                     let _ = stopper.send(true);
                     orphans.push(task);
                 }
-                for listener in list {
-                    if loops.iter().any(|(url, ..)| *url == listener.asked) {
-                        continue;
-                    }
+                for listener in change.added {
                     let (stopper, stopped) = watch::channel(false);
                     let asked = listener.asked.clone();
                     loops.push((asked, tokio::spawn(accept_loop(listener, shared.clone(), stopped)), stopper));

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use remora_engine::{Engine, Limits};
+use remora_engine::sys::{boot_id, hostname};
+use remora_engine::{Engine, EngineConfig, Limits};
 use remora_identity::{Account, Policy};
 use remora_net::tls::HostKeys;
 
@@ -90,6 +91,56 @@ pub struct Settings {
     pub stop_grace: Duration,
     /// Whether the plain wires are for any peer, not for loopback peers of the served account alone.
     pub plain_any_peer: bool,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// The engine can't be set up.
+    #[error("can't set up the engine")]
+    Engine(#[source] std::io::Error),
+    /// The account this process runs as is unknown.
+    #[error("the user database doesn't know the account this runs as")]
+    NoAccount,
+}
+
+impl Settings {
+    /// The defaults, serving an account, with no key of host or user yet.
+    ///
+    /// # Errors
+    /// [`SettingsError::Engine`].
+    pub fn new(account: Account) -> Result<Self, SettingsError> {
+        let engine = Engine::new(EngineConfig::default()).map_err(SettingsError::Engine)?;
+        Ok(Settings {
+            engine: Arc::new(engine),
+            policy: Policy::serving(account),
+            host_keys: None,
+            authorized_keys: Vec::new(),
+            limits: JobLimits::default(),
+            host_name: hostname().to_string_lossy().into_owned(),
+            boot_id: boot_id().unwrap_or_default(),
+            handshake_timeout: Duration::from_secs(10),
+            auth_timeout: Duration::from_secs(60),
+            auth_floor: Duration::from_millis(250),
+            max_unauthenticated: 256,
+            max_connections: 4096,
+            vanished_grace: Duration::from_secs(1),
+            stop_grace: Duration::from_secs(10),
+            plain_any_peer: false,
+        })
+    }
+
+    /// The settings of the `local` target: this account, over a socket pair, and nothing else.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn for_local() -> Result<Self, SettingsError> {
+        let mut settings = Settings::new(crate::account::own_account().ok_or(SettingsError::NoAccount)?)?;
+        // Whoever leaves has pressed Ctrl-C twice: nobody waits for a moment more.
+        settings.vanished_grace = Duration::ZERO;
+        Ok(settings)
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,317 @@
+//! What can be typed, and what `--help` says about it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Run commands on other machines and know exactly what they did
+#[derive(Debug, Parser)]
+#[command(
+    name = "remora",
+    version,
+    max_term_width = 80,
+    disable_help_subcommand = false,
+    after_help = "exit status: the command's own, or one of those in docs/EXIT-STATUS.md"
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Exec(Box<Exec>),
+    Serve(Box<Serve>),
+    /// Look at what travels on a wire
+    Wire(Wire),
+}
+
+/// Run one command on a host
+///
+/// One word is a line for the user's shell on the host; several words are an
+/// argument vector, run byte for byte with no shell in between:
+///
+///   remora exec web1 'ls | wc -l'
+///   remora exec web1 ls -l 'a b' '$x'
+#[derive(Debug, Args)]
+#[command(after_help = "environment: SSH_AUTH_SOCK (the agent), HOME, USER, XDG_STATE_HOME")]
+pub(crate) struct Exec {
+    /// host, user@host:port, local, unix:PATH, or raw://, length://, header://
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+
+    /// The command: one word is a shell line, several are an argument vector
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<std::ffi::OsString>,
+
+    /// Take one word as an argument vector too
+    #[arg(long)]
+    pub(crate) argv: bool,
+
+    /// Give the command no standard input
+    #[arg(short = 'n', long)]
+    pub(crate) no_stdin: bool,
+
+    /// Log in as this user [default: yours]
+    #[arg(short = 'u', long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+
+    /// Connect to this port [default: 7366]
+    #[arg(short = 'p', long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+
+    /// Prove who you are with the key in this file; may be repeated
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
+
+    /// Look up host keys in this file [default: ~/.ssh/known_hosts]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) known_hosts: Option<PathBuf>,
+
+    /// Accept and record the key of a host never seen before
+    #[arg(long)]
+    pub(crate) accept_new: bool,
+
+    /// Run in this directory [default: the home directory on the host]
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub(crate) cwd: Option<std::ffi::OsString>,
+
+    /// Add a variable to the command's environment; may be repeated
+    #[arg(short = 'e', long, value_name = "NAME=VALUE", value_parser = environment)]
+    pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
+
+    /// End the command after this time, as 30s, 5m, 1h30m, 250ms
+    #[arg(short = 't', long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Give up connecting after this time
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(crate) connect_timeout: Duration,
+
+    /// Wait for the end of each stream, not only of the command
+    #[arg(long)]
+    pub(crate) wait_streams: bool,
+
+    /// Print one JSON object: the receipt, with the output in it
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// With --json, keep at most this much of each stream, as 64k, 1m
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1m")]
+    pub(crate) max_output: u64,
+
+    /// Write how it ended to this file, as one JSON object
+    #[arg(long, value_name = "FILE")]
+    pub(crate) status_file: Option<PathBuf>,
+
+    /// Use ssh's exit statuses: 255 for all that isn't the command's own
+    #[arg(long, value_name = "STYLE")]
+    pub(crate) exit_status: Option<ExitStyle>,
+
+    /// Decode the output from this encoding, as gbk, shift_jis, latin1
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    pub(crate) encoding: Option<&'static encoding_rs::Encoding>,
+
+    /// Store the payload of a header:// reply under its filename in this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) save: Option<PathBuf>,
+
+    /// With --save, replace an existing file
+    #[arg(long, requires = "save")]
+    pub(crate) overwrite: bool,
+
+    /// Write what travels on the connection, unencrypted, to this file
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) capture: Option<PathBuf>,
+
+    /// Tell what happened when
+    #[arg(short = 'v', long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExitStyle {
+    /// docs/EXIT-STATUS.md
+    Remora,
+    /// 255 for 128+n and 193 to 199
+    Ssh,
+}
+
+/// Serve this machine's commands to others
+///
+/// Serves the account it runs as, to whoever holds a key from its
+/// authorized_keys. Stops on SIGTERM, rereads its configuration on SIGHUP.
+#[derive(Debug, Args)]
+#[command(after_help = "environment: REMORA_LOG (a filter, as debug or remora_server=debug)")]
+pub(crate) struct Serve {
+    /// Listen here; may be repeated [default: native://0.0.0.0:7366]
+    ///
+    /// native://ADDR:PORT, unix:PATH, or, unencrypted and without
+    /// authentication, raw://, length://, header://ADDR:PORT. Port 0 picks one.
+    #[arg(long, value_name = "URL")]
+    pub(crate) listen: Vec<String>,
+
+    /// Read this TOML file; flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Prove the host's identity with this key; may be repeated [default: sshd's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host_key: Vec<PathBuf>,
+
+    /// Accept the keys in this file; %h and %u expand; may be repeated
+    /// [default: .ssh/authorized_keys]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) authorized_keys: Vec<String>,
+
+    /// Keep what must be remembered here [default: ~/.local/state/remora]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+
+    /// Serve plain wires on other than loopback addresses, to anybody
+    #[arg(long)]
+    pub(crate) allow_plaintext_network: bool,
+
+    /// Serve plain wires as root
+    #[arg(long)]
+    pub(crate) allow_plaintext_root: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Wire {
+    #[command(subcommand)]
+    pub(crate) command: WireCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WireCommand {
+    Decode(Decode),
+}
+
+/// Print the frames of a captured byte stream
+///
+/// FILE holds either the bytes of one direction as they are, or a capture: a
+/// line per read, '<' (from the server) or '>' (to the server), then its bytes
+/// in hexadecimal. From a capture it is told where a message was split over
+/// reads, and where several were stuck together in one.
+#[derive(Debug, Args)]
+pub(crate) struct Decode {
+    /// The captured bytes; - is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// Which wire it is
+    #[arg(long, value_name = "WIRE", default_value = "native")]
+    pub(crate) wire: WireName,
+
+    /// Whose bytes these are, when the file has no direction marks
+    #[arg(long, value_name = "SIDE", default_value = "server")]
+    pub(crate) from: Side,
+
+    /// Sizes of the reads the bytes arrived in, as 5,100,3
+    #[arg(long, value_name = "SIZES", value_delimiter = ',')]
+    pub(crate) reads: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WireName {
+    Native,
+    Raw,
+    Length,
+    Header,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Side {
+    Server,
+    Client,
+}
+
+fn environment(text: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("it isn't NAME=VALUE".to_owned()),
+    }
+}
+
+fn encoding(name: &str) -> Result<&'static encoding_rs::Encoding, String> {
+    encoding_rs::Encoding::for_label(name.as_bytes())
+        .ok_or_else(|| "no such encoding (names as in the WHATWG Encoding Standard)".to_owned())
+}
+
+/// A time as 250ms, 30s, 5m, 1h30m; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "it isn't a time such as 250ms, 30s, 5m or 1h30m".to_owned();
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let seconds = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "" if text == number => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86400.0,
+            _ => return Err(wrong()),
+        };
+        let number: f64 = number.parse().map_err(|_| wrong())?;
+        total = Duration::try_from_secs_f64(number * seconds)
+            .ok()
+            .and_then(|part| total.checked_add(part))
+            .ok_or_else(wrong)?;
+        rest = tail;
+    }
+    if total.is_zero() { Err("a time limit of nothing".to_owned()) } else { Ok(total) }
+}
+
+/// A size as 65536, 64k, 1m, 2g; the units are powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "it isn't a size such as 65536, 64k, 1m or 2g".to_owned();
+    let lower = text.to_ascii_lowercase();
+    let (digits, shift) = match lower.strip_suffix(['k', 'm', 'g']) {
+        Some(digits) if lower.ends_with('k') => (digits, 10),
+        Some(digits) if lower.ends_with('m') => (digits, 20),
+        Some(digits) => (digits, 30),
+        None => (lower.as_str(), 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn times_and_sizes() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
+        for text in ["", "0s", "5x", "s", "-1s", "1e400s", "99999999999999999999d"] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
+        assert_eq!(size("64k"), Ok(65536));
+        assert_eq!(size("2G"), Ok(2 << 30));
+        assert!(size("99999999999g").is_err());
+        assert!(size("k").is_err());
+    }
+
+    #[test]
+    fn what_follows_the_target_is_the_command() {
+        let arguments = Arguments::try_parse_from(["remora", "exec", "-n", "web1", "ls", "-l", "--json"]).unwrap();
+        let Command::Exec(exec) = arguments.command else { panic!("not exec") };
+        assert_eq!(exec.command, ["ls", "-l", "--json"]);
+        assert!(exec.no_stdin && !exec.json);
+    }
+}

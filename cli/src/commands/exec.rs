@@ -1,0 +1,600 @@
+//! `remora exec`: one command on one host, and back whole.
+
+use std::cell::Cell;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use remora_client::{
+    Class, ConnectError, Finished, HostTrust, Job, JobError, Options, Opened, Outcome, Request, StartError, Step,
+    Target, connect, connect_unix, exit_status, outcome_of, proto,
+};
+use serde_json::json;
+
+use super::local::LocalServer;
+use super::streams::{Input, Output, Target as To};
+use super::{local, plain, receipt};
+use crate::arguments::{Exec, ExitStyle};
+use crate::printable::{chain, escape};
+use crate::stdio::{Sink, Which};
+use crate::terminal::{Failure, ask, print, say};
+use crate::user_keys::Memory;
+use crate::{home, host_keys, user_keys};
+
+/// Runs the command and gives the process' exit status.
+pub(crate) fn run(exec: Exec) -> u8 {
+    let as_ssh = exec.exit_status == Some(ExitStyle::Ssh);
+    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(outcome(&exec));
+            // A thread that waits for our stdin, or for a resolver, holds nobody up.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(Failure::new(Class::Internal, "", format!("no runtime: {error}"))),
+    };
+    let outcome = outcome.unwrap_or_else(|failure| {
+        failure.print();
+        failure.outcome
+    });
+    let status = exit_status(&outcome, as_ssh);
+    if let Some(path) = &exec.status_file {
+        let text = receipt::status(&outcome, status, &exec.target).to_string() + "\n";
+        if let Err(error) = std::fs::write(path, text) {
+            say(&format!("can't write {}: {error}", escape(&path.display().to_string())));
+        }
+    }
+    status
+}
+
+async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
+    let timeline = Timeline::new(exec.verbose);
+    let target: Target = exec
+        .target
+        .parse()
+        .map_err(|error: remora_client::TargetError| Failure::usage(error.to_string()))?;
+    if let Some(path) = &exec.status_file {
+        // Found out now, not after the command ran.
+        std::fs::write(path, "").map_err(|error| {
+            Failure::usage(format!("can't write {}: {error}", escape(&path.display().to_string())))
+        })?;
+    }
+    if let Target::Plain { wire, host, port } = &target {
+        return plain::run(exec, *wire, host, *port).await;
+    }
+    if exec.save.is_some() {
+        return Err(Failure::usage("--save is for header:// targets alone: only they name a file"));
+    }
+    let request = request(exec)?;
+    let mut input = Input::new(true);
+    let (host, port, user) = match &target {
+        Target::Native { user, host, port } => {
+            let user = match (user, &exec.user) {
+                (Some(named), Some(option)) if named != option => {
+                    return Err(Failure::usage(format!("two users: {}@ and --user {}", escape(named), escape(option))));
+                }
+                (named, option) => named.clone().or_else(|| option.clone()),
+            };
+            let port = match (port, exec.port) {
+                (Some(named), Some(option)) if *named != option => {
+                    return Err(Failure::usage(format!("two ports: :{named} and --port {option}")));
+                }
+                (named, option) => named.or(option).unwrap_or(remora_client::DEFAULT_PORT),
+            };
+            (host.clone(), port, user)
+        }
+        _ => {
+            if exec.port.is_some() {
+                return Err(Failure::usage(format!("--port makes no sense for {target}")));
+            }
+            (target.to_string(), 0, exec.user.clone())
+        }
+    };
+    let user = user.or_else(home::user).ok_or_else(|| Failure::usage("can't tell who you are; name a --user"))?;
+    remora_identity::UserName::parse(&user)
+        .map_err(|error| Failure::usage(format!("'{}' can't be a user name: {error}", escape(&user))))?;
+
+    let place = Place { target, host, port, user };
+    let mut access = Access::new(exec, &place);
+    loop {
+        let mut attempt = place.open(exec, &timeline, &mut access).await?;
+        let result = drive(exec, &place, &timeline, &attempt.opened, &request, &mut input).await;
+        let server = attempt.server.take();
+        let opened = attempt.opened;
+        match result {
+            Err(Stop::Denied) if access.sure => {
+                // The key that worked last doesn't any more: ask which one does.
+                timeline.note("the key that worked last is not accepted any more; asking about all");
+                access.sure = false;
+            }
+            Err(Stop::Denied) => return Err(place.denied(&access)),
+            Err(Stop::Failed(failure)) => return Err(failure),
+            Ok(outcome) => {
+                if let Some(key) = &opened.user_key {
+                    access.remember(key);
+                }
+                drop(opened);
+                if let Some(server) = server {
+                    server.finish().await;
+                }
+                return Ok(outcome);
+            }
+        }
+    }
+}
+
+fn request(exec: &Exec) -> Result<Request, Failure> {
+    let words: Vec<Vec<u8>> = exec.command.iter().map(|word| word.as_bytes().to_vec()).collect();
+    if words.iter().any(|word| word.contains(&0)) {
+        return Err(Failure::usage("a command can't hold a NUL byte"));
+    }
+    let mut request = match words.as_slice() {
+        [line] if !exec.argv => {
+            if line.iter().all(u8::is_ascii_whitespace) {
+                return Err(Failure::usage("the command is empty"));
+            }
+            Request::line(line.clone())
+        }
+        [program, ..] if program.is_empty() => return Err(Failure::usage("the command's first word is empty")),
+        _ => Request::argv(words),
+    };
+    request.working_directory = exec.cwd.as_ref().map(|path| path.as_bytes().to_vec());
+    if request.working_directory.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Failure::usage("--cwd names no directory"));
+    }
+    request.environment = exec.env.clone();
+    request.timeout = exec.timeout;
+    request.stdin = !exec.no_stdin;
+    request.wait_streams = exec.wait_streams;
+    Ok(request)
+}
+
+/// Which host, as whom.
+struct Place {
+    target: Target,
+    host: String,
+    port: u16,
+    user: String,
+}
+
+/// What is known, and was learned, about getting in.
+struct Access {
+    memory: Option<Memory>,
+    files: Vec<std::path::PathBuf>,
+    accepted: Option<remora_client::PublicKey>,
+    unlocked: Option<remora_client::PublicKey>,
+    unlocked_path: Option<std::path::PathBuf>,
+    /// Whether the last attempt used a key without asking.
+    sure: bool,
+}
+
+impl Access {
+    fn new(exec: &Exec, place: &Place) -> Self {
+        let remembers = matches!(place.target, Target::Native { .. }) && exec.identity.is_empty();
+        Access {
+            memory: remembers.then(|| Memory::open(&place.user, &place.host, place.port)),
+            files: host_keys::files(exec.known_hosts.as_deref()),
+            accepted: None,
+            unlocked: None,
+            unlocked_path: None,
+            sure: true,
+        }
+    }
+
+    fn remember(&mut self, key: &remora_client::PublicKey) {
+        if let Some(memory) = self.memory.take() {
+            memory.keep(key);
+        }
+    }
+}
+
+struct Attempt {
+    opened: Opened,
+    server: Option<LocalServer>,
+}
+
+impl Place {
+    async fn open(&self, exec: &Exec, timeline: &Timeline, access: &mut Access) -> Result<Attempt, Failure> {
+        match &self.target {
+            Target::Local => {
+                let (opened, server) = local::connect(&self.user).await?;
+                access.sure = false;
+                Ok(Attempt { opened, server: Some(server) })
+            }
+            Target::Unix { path } => {
+                access.sure = false;
+                let opened = connect_unix(path, &self.user).await.map_err(|error| self.failure(&error))?;
+                timeline.note("connected");
+                Ok(Attempt { opened, server: None })
+            }
+            _ => self.open_native(exec, timeline, access).await.map(|opened| Attempt { opened, server: None }),
+        }
+    }
+
+    async fn open_native(&self, exec: &Exec, timeline: &Timeline, access: &mut Access) -> Result<Opened, Failure> {
+        let ask_all = !access.sure;
+        loop {
+            let remembered = access.memory.as_ref().and_then(Memory::key).filter(|_| !ask_all);
+            let mut choice = user_keys::find(&exec.identity, remembered.as_ref()).await?;
+            if let (Some(public), Some(path)) = (&access.unlocked, &access.unlocked_path) {
+                choice.keys.retain(|key| key.public != *public);
+                choice.keys.insert(0, user_keys::unlock(&self.host, path)?);
+                choice.sure = true;
+            }
+            choice.sure &= !ask_all || access.unlocked.is_some();
+            access.sure = choice.sure && choice.keys.len() > 1;
+            let known = host_keys::read(&access.files).lookup(&self.host, self.port);
+            let trust = HostTrust { known, accept_new: exec.accept_new, accepted: access.accepted.clone() };
+            let options = Options {
+                user: self.user.clone(),
+                trust,
+                keys: choice.keys,
+                sure: choice.sure,
+                connect_timeout: exec.connect_timeout,
+                observer: timeline.observer(),
+            };
+            match connect(&self.host, self.port, options).await {
+                Ok(opened) => {
+                    if let (true, Some(key)) = (opened.host_is_new, &opened.host_key) {
+                        self.record(access, key);
+                    }
+                    return Ok(opened);
+                }
+                Err(ConnectError::UnknownHost { key, plain_name_differs }) => {
+                    access.accepted = Some(self.accept_host(*key, plain_name_differs)?);
+                }
+                Err(ConnectError::Key(remora_client::UserKeyError::Locked { public, path })) => {
+                    // The connection is closed while a person types, so that no deadline of the host's runs meanwhile.
+                    access.unlocked = Some(*public);
+                    access.unlocked_path = Some(path);
+                }
+                Err(error) => return Err(self.failure(&error)),
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        match self.port {
+            0 | remora_client::DEFAULT_PORT => self.host.clone(),
+            port => format!("{}:{port}", self.host),
+        }
+    }
+
+    fn record(&self, access: &Access, key: &remora_client::PublicKey) {
+        let Some(file) = access.files.first() else { return };
+        let name = escape(&file.display().to_string());
+        match host_keys::record(file, &self.host, self.port, key) {
+            Ok(()) => say(&format!("{}: recorded {} key {} in {name}", escape(&self.name()), key.algorithm(), key.fingerprint())),
+            Err(error) => say(&format!("{}: can't record the key in {name}: {error}", escape(&self.name()))),
+        }
+    }
+
+    fn accept_host(
+        &self,
+        key: remora_client::PublicKey,
+        plain_name_differs: bool,
+    ) -> Result<remora_client::PublicKey, Failure> {
+        let name = escape(&self.name());
+        let shown = format!("{} key {}", key.algorithm(), key.fingerprint());
+        let differs = if plain_name_differs {
+            format!("\nAnother key is on record for {} at ssh's port.", escape(&self.host))
+        } else {
+            String::new()
+        };
+        let question = format!(
+            "{name} is not known. It shows the {shown}.{differs}\nTrust this key from now on (yes, no, or the fingerprint)? "
+        );
+        let fingerprint = key.fingerprint();
+        for _ in 0..3 {
+            match ask(&question, false).as_deref().map(str::trim) {
+                Some(answer) if answer == fingerprint || answer.eq_ignore_ascii_case("yes") => return Ok(key),
+                Some(answer) if answer.eq_ignore_ascii_case("no") => {
+                    return Err(Failure::new(Class::Unauthenticated, &self.name(), "you did not accept the host's key"));
+                }
+                Some(_) => say("type yes, no, or the whole fingerprint"),
+                None => break,
+            }
+        }
+        let failure = Failure::new(
+            Class::Unauthenticated,
+            &self.name(),
+            format!("the host is not known, and shows the {shown}"),
+        );
+        Err(if plain_name_differs {
+            failure.with_hint(format!(
+                "another key is on record for {}; compare the fingerprint with the host's (ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub), then add the key to known_hosts",
+                escape(&self.host)
+            ))
+        } else {
+            failure.with_hint("compare the fingerprint with the host's, then run this once with --accept-new")
+        })
+    }
+
+    fn denied(&self, access: &Access) -> Failure {
+        let text = match &self.target {
+            Target::Unix { .. } | Target::Local => {
+                format!("the server does not serve you as {}", escape(&self.user))
+            }
+            _ => format!("the host does not accept your key for user {}", escape(&self.user)),
+        };
+        let failure = Failure::new(Class::Unauthenticated, &self.name(), text);
+        let _ = access;
+        match self.target {
+            Target::Native { .. } => failure.with_hint(format!(
+                "is the key in {}'s ~/.ssh/authorized_keys on the host? its server's log has the reason; -v shows which key was used",
+                escape(&self.user)
+            )),
+            _ => failure,
+        }
+    }
+
+    fn failure(&self, error: &ConnectError) -> Failure {
+        let failure = Failure::new(error.class(), &self.name(), chain(error));
+        let hint = match error {
+            ConnectError::HostKeyMismatch { .. } => Some(format!(
+                "somebody may be in between, or the host was set up anew; if you know it was: ssh-keygen -R '[{}]:{}'",
+                escape(&self.host),
+                self.port
+            )),
+            ConnectError::NoKeys => Some("make one with ssh-keygen -t ed25519, or name one with --identity".to_owned()),
+            ConnectError::NotAccepted { .. } => {
+                Some(format!("add one of your public keys to {}'s authorized_keys on the host", escape(&self.user)))
+            }
+            ConnectError::Dial(remora_client::DialError::Connect { .. }) => {
+                Some(format!("does `remora serve` run there, and is port {} open?", self.port))
+            }
+            ConnectError::Tls(_) if error.class() == Class::Unauthenticated => {
+                Some("the host's key may have changed its type; compare with `ssh-keygen -F`".to_owned())
+            }
+            ConnectError::Tls(_) if error.class() == Class::Incompatible => {
+                Some(format!("is it a remora server that listens on port {}?", self.port))
+            }
+            _ => None,
+        };
+        match hint {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
+        }
+    }
+}
+
+enum Stop {
+    Denied,
+    Failed(Failure),
+}
+
+/// Starts the job and moves its streams until its receipt is there.
+async fn drive(
+    exec: &Exec,
+    place: &Place,
+    timeline: &Timeline,
+    opened: &Opened,
+    request: &Request,
+    input: &mut Input,
+) -> Result<Outcome, Stop> {
+    let name = place.name();
+    let failed = |class, text: String| Stop::Failed(Failure::new(class, &name, text));
+    let mut id = [0; 16];
+    rustix::rand::getrandom(id.as_mut_slice(), rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| failed(Class::Internal, format!("no random bytes: {error}")))?;
+    let mut job = opened.connection.start(id, request.clone()).map_err(|error| match error {
+        StartError::Limit(remora_wire::native::StartError::TooLarge { .. }) => failed(Class::Usage, chain(&error)),
+        StartError::GoingAway(_) => failed(Class::Unreachable, chain(&error)),
+        _ => failed(Class::Lost, chain(&error)),
+    })?;
+    let streams = (job.stdin(), job.stdout(), job.stderr());
+    let (Some(stdin), Some(stdout), Some(stderr)) = streams else {
+        return Err(failed(Class::Internal, "the job has no streams".to_owned()));
+    };
+    let target = |which| {
+        if exec.json {
+            To::Kept { bytes: Vec::new(), limit: exec.max_output, seen: 0 }
+        } else {
+            To::Stream(Sink::open(which))
+        }
+    };
+    let mut out = Output::new(target(Which::Stdout), exec.encoding);
+    let mut err = Output::new(target(Which::Stderr), exec.encoding);
+
+    let first_byte = Cell::new(false);
+    let on_first = || {
+        if !first_byte.replace(true) {
+            timeline.note("first byte");
+        }
+    };
+    let feed = async {
+        if request.stdin {
+            // Read errors of our own stdin end it; the command sees its end, and the person the reason.
+            if let Err(error) = input.pump(stdin).await {
+                say(&format!("can't read standard input: {error}"));
+            }
+        } else {
+            drop(stdin);
+        }
+        std::future::pending::<()>().await;
+    };
+    let told = async {
+        if timeline.enabled {
+            if let Ok(host) = opened.connection.accepted().await {
+                timeline.note(&format!("authenticated as {} on {}", escape(&place.user), escape(&host)));
+            }
+            if let Some(pid) = job.started().await {
+                timeline.note(&format!("started, pid {pid}"));
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let work = async {
+        let streams = async { tokio::join!(out.pump(stdout, on_first), err.pump(stderr, on_first)) };
+        let (written, finished) = tokio::join!(streams, job.wait());
+        (written, finished)
+    };
+    let interrupted = signals(&job);
+    let (written, finished) = tokio::select! {
+        biased;
+        result = work => result,
+        () = feed => unreachable_pending(),
+        () = told => unreachable_pending(),
+        signal = interrupted => {
+            let text = format!("you left on a second {signal}; the host ends the command");
+            return Err(failed(Class::Lost, text));
+        }
+    };
+    timeline.note("ended");
+    for (stream, result) in [("output", written.0), ("standard error", written.1)] {
+        if let Err(error) = result
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            say(&format!("can't write standard {stream}: {error}"));
+        }
+    }
+    match finished {
+        Ok(finished) => conclude(exec, place, &finished, &out, &err).map_err(Stop::Failed),
+        Err(JobError::Denied) => Err(Stop::Denied),
+        Err(error) => Err(Stop::Failed(lost(&name, &error))),
+    }
+}
+
+/// What two futures that never end would give, so that `select!` types them.
+fn unreachable_pending() -> ((std::io::Result<()>, std::io::Result<()>), Result<Finished, JobError>) {
+    ((Ok(()), Ok(())), Err(JobError::Left))
+}
+
+fn lost(name: &str, error: &JobError) -> Failure {
+    let class = match error {
+        JobError::Fault { code: 13, .. } => Class::Incompatible,
+        _ => Class::Lost,
+    };
+    let failure = Failure::new(class, name, chain(error));
+    match error {
+        JobError::Lost(_) => failure.with_hint("the command may have run, and may have ended or not"),
+        _ => failure,
+    }
+}
+
+/// Tells how the job ended, and prints its receipt where one is asked for.
+fn conclude(
+    exec: &Exec,
+    place: &Place,
+    finished: &Finished,
+    out: &Output,
+    err: &Output,
+) -> Result<Outcome, Failure> {
+    let receipt = &finished.receipt;
+    let outcome = outcome_of(receipt);
+    let name = place.name();
+    if exec.json {
+        let captured = |output: &Output| match &output.target {
+            To::Kept { bytes, seen, .. } => (bytes.clone(), *seen),
+            To::Stream(_) => (Vec::new(), 0),
+        };
+        let ((stdout, stdout_seen), (stderr, stderr_seen)) = (captured(out), captured(err));
+        let object = receipt::receipt(
+            &exec.target,
+            command(exec),
+            receipt,
+            &receipt::Captured { bytes: &stdout, seen: stdout_seen },
+            &receipt::Captured { bytes: &stderr, seen: stderr_seen },
+        );
+        if let Err(error) = print(&(object.to_string() + "\n")) {
+            say(&format!("can't write standard output: {error}"));
+        }
+        return Ok(outcome);
+    }
+    let failure = |text: String| Failure { outcome: outcome.clone(), target: escape(&name), text, hint: None };
+    match (&outcome, &receipt.outcome) {
+        (_, Some(proto::receipt::Outcome::NotStarted(why))) => return Err(failure(escape(&why.text))),
+        (Outcome::Deadline, _) => {
+            let limit = exec.timeout.map_or_else(|| "the host's time limit".to_owned(), |t| format!("its time limit of {t:?}"));
+            failure(format!("the command ran into {limit} and was ended")).print();
+        }
+        (Outcome::Signaled { by: Some(why), .. }, _) => {
+            failure(format!("the host ended the command ({why})")).print();
+        }
+        _ => {}
+    }
+    let streams = [("stdout", &receipt.stdout), ("stderr", &receipt.stderr)];
+    if exec.verbose {
+        for (stream, report) in streams {
+            if report.as_ref().is_some_and(|report| report.held_open) {
+                say(&format!("{}: {stream} is still held open by a background process", escape(&name)));
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+/// The command for `--json`: a line, or a vector.
+pub(super) fn command(exec: &Exec) -> serde_json::Value {
+    let words: Vec<_> = exec.command.iter().map(|word| receipt::text(word.as_bytes())).collect();
+    match words.as_slice() {
+        [line] if !exec.argv => json!({ "line": line }),
+        _ => json!({ "argv": words }),
+    }
+}
+
+/// Passes Ctrl-C and SIGTERM on to the job; ready at the second Ctrl-C.
+async fn signals(job: &Job) -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
+        return std::future::pending().await;
+    };
+    let mut interrupts = 0;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {
+                interrupts += 1;
+                if interrupts > 1 {
+                    return "Ctrl-C";
+                }
+                job.signal("INT");
+            }
+            _ = terminate.recv() => job.signal("TERM"),
+            _ = hangup.recv() => job.signal("HUP"),
+        }
+    }
+}
+
+/// Tells under `-v` what happened when.
+#[derive(Clone)]
+struct Timeline {
+    enabled: bool,
+    start: Instant,
+}
+
+impl Timeline {
+    fn new(enabled: bool) -> Self {
+        Timeline { enabled, start: Instant::now() }
+    }
+
+    fn note(&self, text: &str) {
+        if self.enabled {
+            say(&format!("{:9.3} ms  {text}", self.start.elapsed().as_secs_f64() * 1e3));
+        }
+    }
+
+    fn observer(&self) -> Option<remora_client::Observer> {
+        let timeline = self.clone();
+        self.enabled.then(|| -> remora_client::Observer {
+            Arc::new(move |step| {
+                timeline.note(&match step {
+                    Step::Resolved(addresses) => {
+                        let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                        format!("resolved to {}", list.join(", "))
+                    }
+                    Step::Connected(address) => format!("connected to {address}"),
+                    Step::Secured { key, suite } => {
+                        format!("TLS {suite}, host key {} {}", key.algorithm(), key.fingerprint())
+                    }
+                    Step::Offered(count) => format!("asked about {count} keys"),
+                    Step::Proving { fingerprint, source } => {
+                        format!("authenticating with key {fingerprint} ({})", escape(&source))
+                    }
+                    _ => "…".to_owned(),
+                });
+            })
+        })
+    }
+}

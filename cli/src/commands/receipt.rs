@@ -1,0 +1,130 @@
+//! The receipt as JSON, versioned: `--json` and `--status-file`.
+
+use remora_client::{Outcome, outcome_of, proto};
+use serde_json::{Map, Value, json};
+
+/// Version of both schemas; a change that breaks readers raises it.
+const SCHEMA: u32 = 1;
+
+/// What `--status-file` holds.
+pub(crate) fn status(outcome: &Outcome, status: u8, target: &str) -> Value {
+    let mut object = Map::new();
+    object.insert("schema".into(), SCHEMA.into());
+    object.insert("target".into(), target.into());
+    object.insert("status".into(), status.into());
+    object.insert("outcome".into(), self::outcome(outcome));
+    Value::Object(object)
+}
+
+fn outcome(outcome: &Outcome) -> Value {
+    match outcome {
+        Outcome::Exited(status) => json!({ "class": "exited", "status": status }),
+        Outcome::Signaled { signal, by } => json!({ "class": "signaled", "signal": signal, "by": by }),
+        other => json!({ "class": other.name() }),
+    }
+}
+
+/// Captured output of one stream.
+pub(crate) struct Captured<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// Bytes there were in all, after decoding.
+    pub(crate) seen: u64,
+}
+
+/// What `--json` prints for a job that has a receipt.
+pub(crate) fn receipt(
+    target: &str,
+    command: Value,
+    receipt: &proto::Receipt,
+    stdout: &Captured<'_>,
+    stderr: &Captured<'_>,
+) -> Value {
+    let mut outcome = self::outcome(&outcome_of(receipt));
+    if let (Some(proto::receipt::Outcome::NotStarted(why)), Value::Object(object)) = (&receipt.outcome, &mut outcome) {
+        object.insert("step".into(), why.step.clone().into());
+        object.insert("errno".into(), why.errno.into());
+        object.insert("text".into(), why.text.clone().into());
+    }
+    json!({
+        "schema": SCHEMA,
+        "target": target,
+        "proven": true,
+        "outcome": outcome,
+        "job_id": hex(&receipt.job_id),
+        "command": command,
+        "host": { "name": receipt.host_name, "boot_id": hex(&receipt.boot_id) },
+        "user": receipt.user,
+        "working_directory": text(&receipt.working_directory),
+        "pid": receipt.pid,
+        "started": time(receipt.started_unix_ns),
+        "ended": time(receipt.ended_unix_ns),
+        "wall_seconds": receipt.wall_ns as f64 / 1e9,
+        "user_seconds": receipt.user_us as f64 / 1e6,
+        "system_seconds": receipt.system_us as f64 / 1e6,
+        "peak_memory_bytes": receipt.peak_memory_bytes,
+        "memory_limit_by": receipt.memory_limit_by,
+        "stdin": receipt.stdin.as_ref().map(|report| stream(report, None)),
+        "stdout": receipt.stdout.as_ref().map(|report| stream(report, Some(stdout))),
+        "stderr": receipt.stderr.as_ref().map(|report| stream(report, Some(stderr))),
+    })
+}
+
+fn stream(report: &proto::StreamReport, captured: Option<&Captured<'_>>) -> Value {
+    let mut object = Map::new();
+    object.insert("length".into(), report.length.into());
+    object.insert("blake3".into(), hex(&report.blake3).into());
+    object.insert("held_open".into(), report.held_open.into());
+    object.insert("closed_early".into(), report.closed_early.into());
+    if let Some(captured) = captured {
+        output(&mut object, captured);
+    }
+    Value::Object(object)
+}
+
+/// What `--json` prints of a reply on a plain wire: nothing there is proven but what came.
+pub(crate) fn unproven(target: &str, command: Value, outcome: Option<&Outcome>, stdout: &Captured<'_>, stderr: Option<&Captured<'_>>) -> Value {
+    let stream = |captured: &Captured<'_>| {
+        let mut object = Map::new();
+        output(&mut object, captured);
+        Value::Object(object)
+    };
+    json!({
+        "schema": SCHEMA,
+        "target": target,
+        "proven": false,
+        "unproven": true,
+        "outcome": outcome.map(self::outcome),
+        "command": command,
+        "stdout": stream(stdout),
+        "stderr": stderr.map(stream),
+    })
+}
+
+fn output(object: &mut Map<String, Value>, captured: &Captured<'_>) {
+    match std::str::from_utf8(captured.bytes) {
+        Ok(text) => object.insert("text".into(), text.into()),
+        Err(_) => object.insert("base64".into(), base64(captured.bytes).into()),
+    };
+    object.insert("cut_bytes".into(), captured.seen.saturating_sub(captured.bytes.len() as u64).into());
+}
+
+/// Bytes that are mostly text: themselves, or in base64 under another name.
+pub(crate) fn text(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => json!({ "base64": base64(bytes) }),
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn time(unix_ns: u64) -> Option<String> {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(unix_ns)).ok()?;
+    (unix_ns > 0).then(|| time.to_string())
+}
+
+fn base64(bytes: &[u8]) -> String {
+    data_encoding::BASE64.encode(bytes)
+}

@@ -1,0 +1,199 @@
+//! `remora serve`: the daemon, from flags and file to the last handler.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use remora_client::{Class, Outcome, exit_status};
+use remora_server::{FileConfig, ListenerChange, JobLimits, KeyPath, ListenUrl, Listener, Settings, bind, load_host_keys, own_account, serve};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::arguments::Serve;
+use crate::home;
+use crate::printable::{chain, escape};
+use crate::terminal::{Failure, say};
+
+/// Serves until SIGTERM or SIGINT and gives the process' exit status.
+pub(crate) fn run(flags: Serve) -> u8 {
+    log();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("no runtime: {error}"));
+            return exit_status(&Outcome::Failed(Class::Internal), false);
+        }
+    };
+    match runtime.block_on(daemon(&flags)) {
+        Ok(()) => 0,
+        Err(failure) => {
+            failure.print();
+            exit_status(&failure.outcome, false)
+        }
+    }
+}
+
+fn log() {
+    let filter = std::env::var("REMORA_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_else(|error| {
+        say(&format!("REMORA_LOG: {error}; logging at info"));
+        tracing_subscriber::EnvFilter::new("info")
+    });
+    // Names from peers are escaped where they are logged, and once more by the formatter.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+}
+
+/// Flags and file, joined: flags win.
+struct Configuration {
+    listen: Vec<ListenUrl>,
+    settings: Settings,
+    new_host_key: Option<PathBuf>,
+}
+
+fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
+    let file = match &flags.config {
+        Some(path) => FileConfig::read(path).map_err(|error| Failure::usage(chain(&error)))?,
+        None => FileConfig::default(),
+    };
+    let account = own_account().ok_or_else(|| {
+        Failure::usage("the user database doesn't know the account this runs as, so there is nobody to serve")
+    })?;
+    let or = |flag: &Vec<String>, file: Option<Vec<String>>, default: &str| match (flag.is_empty(), file) {
+        (false, _) => flag.clone(),
+        (true, Some(list)) => list,
+        (true, None) => vec![default.to_owned()],
+    };
+    let listen = or(&flags.listen, file.listen, "native://0.0.0.0:7366")
+        .iter()
+        .map(|url| url.parse().map_err(|error: remora_server::UrlError| Failure::usage(error.to_string())))
+        .collect::<Result<Vec<ListenUrl>, _>>()?;
+    let allow_network = flags.allow_plaintext_network || file.allow_plaintext_network == Some(true);
+    let allow_root = flags.allow_plaintext_root || file.allow_plaintext_root == Some(true);
+    for url in &listen {
+        permit_plain(url, account.uid == 0, allow_network, allow_root)?;
+    }
+    let state_dir = flags
+        .state_dir
+        .clone()
+        .or(file.state_dir)
+        .or_else(home::state)
+        .ok_or_else(|| Failure::usage("no home directory to keep state in; name a --state-dir"))?;
+    let host_key_files = if flags.host_key.is_empty() { file.host_key.unwrap_or_default() } else { flags.host_key.clone() };
+    let mut settings = Settings::new(account).map_err(|error| {
+        Failure::new(Class::Internal, "", format!("can't set up the engine: {error}"))
+    })?;
+    let mut new_host_key = None;
+    if listen.iter().any(|url| matches!(url, ListenUrl::Native(_))) {
+        let (keys, made) = load_host_keys(&host_key_files, &state_dir).map_err(|error| {
+            let failure = Failure::usage(chain(&error));
+            match error.hint() {
+                Some(hint) => failure.with_hint(hint),
+                None => failure,
+            }
+        })?;
+        settings.host_keys = Some(keys);
+        new_host_key = made;
+    }
+    settings.authorized_keys =
+        or(&flags.authorized_keys, file.authorized_keys, ".ssh/authorized_keys").into_iter().map(KeyPath).collect();
+    settings.limits = JobLimits {
+        wall: file.limits.wall_seconds.map(Duration::from_secs),
+        memory: file.limits.memory_bytes,
+        open_files: file.limits.open_files,
+        output: file.limits.output_bytes,
+    };
+    if let Some(seconds) = file.stop_grace_seconds {
+        settings.stop_grace = Duration::from_secs(seconds);
+    }
+    settings.max_connections = file.max_connections.unwrap_or(settings.max_connections);
+    settings.max_unauthenticated = file.max_unauthenticated.unwrap_or(settings.max_unauthenticated);
+    settings.plain_any_peer = allow_network;
+    Ok(Configuration { listen, settings, new_host_key })
+}
+
+fn permit_plain(url: &ListenUrl, root: bool, allow_network: bool, allow_root: bool) -> Result<(), Failure> {
+    let ListenUrl::Plain { address, .. } = url else { return Ok(()) };
+    if !address.ip().is_loopback() && !allow_network {
+        return Err(Failure::usage(format!(
+            "{url} is not a loopback address: anybody who reaches it could run commands, unencrypted and without a key"
+        ))
+        .with_hint("listen on 127.0.0.1, or say --allow-plaintext-network"));
+    }
+    if root && !allow_root {
+        return Err(Failure::usage(format!("{url} would run the commands of any local root process as root, without a key"))
+            .with_hint("run as another user, or say --allow-plaintext-root"));
+    }
+    Ok(())
+}
+
+async fn daemon(flags: &Serve) -> Result<(), Failure> {
+    let Configuration { listen, settings, new_host_key } = configuration(flags)?;
+    if let Some(path) = new_host_key {
+        say(&format!("made a host key: {}", escape(&path.display().to_string())));
+    }
+    let first = listeners(&listen, &[])?;
+    // Handlers before the first line is printed: whoever reads it may signal at once.
+    let handler = |kind| {
+        signal(kind).map_err(|error| Failure::new(Class::Internal, "", format!("no signal handler: {error}")))
+    };
+    let (mut terminate, mut interrupt, mut hangup) =
+        (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?, handler(SignalKind::hangup())?);
+    let mut served = listen;
+    for listener in &first {
+        say(&format!("listening on {}", escape(&listener.url.to_string())));
+    }
+    let (changes, changes_seen) = mpsc::channel(1);
+    let (current, settings_seen) = watch::channel(Arc::new(settings));
+    let _ = changes.send(ListenerChange { wanted: served.clone(), added: first }).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(serve(changes_seen, settings_seen, async {
+        let _ = stopped.await;
+    }));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => match reload(flags, &served, &current) {
+                Ok((list, change)) => {
+                    for listener in &change.added {
+                        say(&format!("listening on {}", escape(&listener.url.to_string())));
+                    }
+                    served = list;
+                    let _ = changes.send(change).await;
+                    say("configuration read again");
+                }
+                Err(failure) => {
+                    failure.print();
+                    say("the configuration stays as it was");
+                }
+            },
+        }
+    }
+    say("stopping: no new connections; running commands get their grace time");
+    let _ = stop.send(());
+    server.await.map_err(|error| Failure::new(Class::Internal, "", format!("the server failed: {error}")))
+}
+
+fn listeners(wanted: &[ListenUrl], served: &[ListenUrl]) -> Result<Vec<Listener>, Failure> {
+    wanted
+        .iter()
+        .filter(|url| !served.contains(url))
+        .map(|url| {
+            bind(url).map_err(|error| Failure::new(Class::Unreachable, "", chain(&error)))
+        })
+        .collect()
+}
+
+/// Reads the configuration anew. Nothing changes when any of it makes no sense.
+fn reload(
+    flags: &Serve,
+    served: &[ListenUrl],
+    current: &watch::Sender<Arc<Settings>>,
+) -> Result<(Vec<ListenUrl>, ListenerChange), Failure> {
+    let Configuration { listen, mut settings, .. } = configuration(flags)?;
+    let added = listeners(&listen, served)?;
+    // The engine counts what runs; a reload doesn't start it anew.
+    settings.engine = current.borrow().engine.clone();
+    current.send_replace(Arc::new(settings));
+    Ok((listen.clone(), ListenerChange { wanted: listen, added }))
+}
