@@ -109,12 +109,18 @@ async fn closing_a_job_that_waits_for_its_streams_ends_who_holds_them_and_keeps_
 #[tokio::test]
 async fn who_leaves_the_group_does_not_hold_up_a_job_that_is_closed() {
     let host = Host::new(quick());
-    let mut request = JobRequest::line("setsid sleep 1000 & echo $!; wait");
+    let mut request = JobRequest::line("setsid sh -c 'echo $$; exec sleep 1000' & wait");
     request.wait_streams = true;
     let job = host.start(request, Limits::default()).unwrap();
-    let said = job.expect(b"").await;
+    let mut said = Vec::new();
+    while !said.ends_with(b"\n") {
+        job.bell.notified().await;
+        job.take(Output::Stdout, &mut said);
+    }
     job.job.close(EndReason::Stop);
     let done = job.collect_after(said).await;
+    assert!(done.ended.stdout.held_open);
+    kill_session(done.text().trim().parse().unwrap());
     assert!(matches!(done.outcome(), Outcome::Signaled { by: Some(EndReason::Stop), .. }));
 }
 
