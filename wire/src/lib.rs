@@ -6,4 +6,4 @@
 
 pub mod limits;
 pub mod native;
-// plain
+pub mod plain;

@@ -37,3 +37,5 @@ pub const PLAIN_REQUEST: usize = 64 * 1024;
 pub const PLAIN_HEADER: usize = 64 * 1024;
 /// Longest reply that the `length` and `header` wires can announce to peers that read a signed 32-bit length.
 pub const PLAIN_LENGTH: u64 = i32::MAX as u64;
+/// Longest payload that a `header` reply may announce: what a file's size is in (off_t).
+pub const PLAIN_TOTAL: u64 = i64::MAX as u64;
