@@ -270,7 +270,12 @@ impl Client {
         if let Some(incoming) = self.jobs.get_mut(&channel).and_then(|job| job.incoming(stream))
             && let Some((consumed, limit)) = incoming.consume(upto)
         {
-            push(&mut self.out, Kind::Credit, channel, &proto::Credit { stream: code(stream), consumed, limit });
+            push(
+                &mut self.out,
+                Kind::Credit,
+                channel,
+                &proto::Credit { stream: code(stream), consumed, limit },
+            );
         }
     }
 
@@ -342,7 +347,12 @@ impl Client {
         }
     }
 
-    fn handle_control(&mut self, kind: Kind, channel: u32, body: Bytes) -> Result<Option<ClientEvent>, Fault> {
+    fn handle_control(
+        &mut self,
+        kind: Kind,
+        channel: u32,
+        body: Bytes,
+    ) -> Result<Option<ClientEvent>, Fault> {
         check_channel(kind, channel)?;
         match kind {
             Kind::Fault => {
@@ -350,7 +360,9 @@ impl Client {
                 self.phase = Phase::Ended;
                 return Ok(Some(ClientEvent::Fault { code: fault.code, text: fault.text }));
             }
-            Kind::GoAway => return Ok(Some(ClientEvent::GoAway { text: parse::<proto::GoAway>(kind, body)?.text })),
+            Kind::GoAway => {
+                return Ok(Some(ClientEvent::GoAway { text: parse::<proto::GoAway>(kind, body)?.text }));
+            }
             Kind::Ping | Kind::Pong => {
                 let payload: [u8; 8] = body
                     .as_ref()

@@ -146,8 +146,9 @@ impl std::fmt::Display for Stream {
 /// The header of a control frame with `length` bytes of body.
 pub fn control_header(kind: Kind, channel: u32, length: u32) -> [u8; limits::FRAME_HEADER] {
     let mut header = [0; limits::FRAME_HEADER];
-    for (to, from) in
-        header.iter_mut().zip(length.to_be_bytes().into_iter().chain([kind.code()]).chain(channel.to_be_bytes()))
+    for (to, from) in header
+        .iter_mut()
+        .zip(length.to_be_bytes().into_iter().chain([kind.code()]).chain(channel.to_be_bytes()))
     {
         *to = from;
     }

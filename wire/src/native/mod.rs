@@ -9,8 +9,8 @@ mod fault;
 mod frame;
 #[allow(missing_docs, reason = "made from the .proto file, whose comments are the documentation")]
 pub mod proto;
-mod server;
 mod queue;
+mod server;
 mod stream;
 
 pub use client::{Client, ClientEvent, StartError};

@@ -198,7 +198,8 @@ impl Server {
 
     /// Whether input should be read: not while a proof is being verified, nor while answers to earlier input pile up.
     pub fn wants_input(&self) -> bool {
-        self.out.len() < limits::CONTROL_BACKLOG && !matches!(self.phase, Phase::Verifying { .. } | Phase::Ended)
+        self.out.len() < limits::CONTROL_BACKLOG
+            && !matches!(self.phase, Phase::Verifying { .. } | Phase::Ended)
     }
 
     /// Whether the input so far ends at a frame's border.
@@ -221,7 +222,8 @@ impl Server {
         if let Phase::Verifying { output_window } = self.phase {
             self.phase = Phase::Open { output_window };
             self.decoder.set_control_limit(limits::CONTROL);
-            let reply = proto::AuthReply { accepted: true, attempts_left: 0, host_name: host_name.to_owned() };
+            let reply =
+                proto::AuthReply { accepted: true, attempts_left: 0, host_name: host_name.to_owned() };
             push(&mut self.out, Kind::AuthReply, 0, &reply);
         }
     }
@@ -232,8 +234,11 @@ impl Server {
         if let Phase::Verifying { output_window } = self.phase {
             self.phase = Phase::Unauthenticated { output_window, discarded: 0 };
             self.attempts_left = self.attempts_left.saturating_sub(1);
-            let reply =
-                proto::AuthReply { accepted: false, attempts_left: self.attempts_left, host_name: String::new() };
+            let reply = proto::AuthReply {
+                accepted: false,
+                attempts_left: self.attempts_left,
+                host_name: String::new(),
+            };
             push(&mut self.out, Kind::AuthReply, 0, &reply);
         }
         self.attempts_left > 0
@@ -382,7 +387,11 @@ impl Server {
 
     /// A frame for a job that is over crossed its receipt; one for a job that never was is a fault.
     fn late(&self, channel: u32) -> Result<(), Fault> {
-        if channel != 0 && channel <= self.last_channel { Ok(()) } else { Err(Fault::UnknownChannel(channel)) }
+        if channel != 0 && channel <= self.last_channel {
+            Ok(())
+        } else {
+            Err(Fault::UnknownChannel(channel))
+        }
     }
 
     fn handle_control(
@@ -449,7 +458,12 @@ impl Server {
         }
     }
 
-    fn handle_start(&mut self, channel: u32, start: proto::Start, output_window: u64) -> Result<ServerEvent, Fault> {
+    fn handle_start(
+        &mut self,
+        channel: u32,
+        start: proto::Start,
+        output_window: u64,
+    ) -> Result<ServerEvent, Fault> {
         let malformed = |what| Fault::Malformed { kind: Kind::Start, what };
         if channel <= self.last_channel {
             return Err(Fault::ChannelReused(channel));

@@ -129,7 +129,7 @@ impl Incoming {
     pub(super) fn consume(&mut self, upto: u64) -> Option<(u64, u64)> {
         self.consumed = self.consumed.max(upto.min(self.received));
         let limit = self.consumed.saturating_add(self.window);
-        if self.ended || self.stopped || self.window == 0 || limit - self.limit < self.window / 4 {
+        if self.ended || self.stopped || self.window == 0 || limit - self.limit < (self.window / 4).max(1) {
             return None;
         }
         self.limit = limit;

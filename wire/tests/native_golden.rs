@@ -1,0 +1,161 @@
+//! The bytes of every frame kind, as docs/PROTOCOL.md gives them. A change here is a change of the protocol.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use bytes::BytesMut;
+use remora_wire::limits;
+use remora_wire::native::{Client, Greeting, Server, ServerEvent, Stream, proto};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn greeting() -> Greeting {
+    Greeting {
+        nonce: [0x4e; limits::NONCE],
+        boot_id: [0xb0; 16],
+        stdin_window: 0x10_0000,
+        max_jobs: 256,
+        software: "remora 0".to_owned(),
+    }
+}
+
+/// Both ends with a job on channel 1, nothing left to write.
+fn open() -> (Client, Server) {
+    let (mut client, mut server) = (Client::new(0x10_0000), Server::new(&greeting()));
+    client.input().unsplit(server.output().split());
+    while client.poll_event().unwrap().is_some() {}
+    client.hello("remora 0");
+    client.authenticate("ada", proto::authenticate::Proof::PeerCredentials(proto::PeerCredentials {}));
+    let start = proto::Start {
+        job_id: vec![0x1d; 16],
+        user: "ada".to_owned(),
+        command: Some(proto::start::Command::Line(b"ls".to_vec())),
+        ..proto::Start::default()
+    };
+    assert_eq!(client.start(&start), Ok(1));
+    server.input().unsplit(client.output().split());
+    while let Some(event) = server.poll_event().unwrap() {
+        if let ServerEvent::Authenticate { .. } = event {
+            server.accept("host");
+        }
+    }
+    client.input().unsplit(server.output().split());
+    while client.poll_event().unwrap().is_some() {}
+    (client, server)
+}
+
+/// One frame: what made it, and its bytes.
+fn frames() -> Vec<(&'static str, BytesMut)> {
+    let mut all = Vec::new();
+    let mut add = |name, bytes: BytesMut| all.push((name, bytes));
+
+    add("server-hello", Server::new(&greeting()).output().split());
+    let mut client = Client::new(0x10_0000);
+    client.hello("remora 0");
+    add("client-hello", client.output().split());
+    client.offer("ada", vec![b"K1".to_vec(), b"K2".to_vec()]);
+    add("offer", client.output().split());
+    let proof = proto::KeyProof { key: b"K1".to_vec(), sshsig: b"SIG".to_vec() };
+    client.authenticate("ada", proto::authenticate::Proof::Key(proof));
+    add("authenticate, key", client.output().split());
+    client.authenticate("ada", proto::authenticate::Proof::PeerCredentials(proto::PeerCredentials {}));
+    add("authenticate, peer credentials", client.output().split());
+    client.ping(*b"12345678");
+    add("ping", client.output().split());
+
+    let mut server = Server::new(&greeting());
+    server.output().clear();
+    server.reply_offer(Some(1));
+    add("offer-reply, second key", server.output().split());
+    server.reply_offer(None);
+    add("offer-reply, none", server.output().split());
+    server.go_away("bye");
+    add("go-away", server.output().split());
+
+    let (mut client, mut server) = open();
+    let start = proto::Start {
+        job_id: vec![0x1d; 16],
+        user: "ada".to_owned(),
+        command: Some(proto::start::Command::Argv(proto::Argv {
+            arguments: vec![b"a b".to_vec(), b"\xff".to_vec()],
+        })),
+        working_directory: Some(b"/tmp".to_vec()),
+        environment: vec![proto::EnvironmentVariable { name: b"A".to_vec(), value: b"1".to_vec() }],
+        timeout_ms: 30_000,
+        no_stdin: true,
+        wait_streams: true,
+        boot_id: vec![0xb0; 16],
+    };
+    client.start(&start).unwrap();
+    add("start, vector", client.output().split());
+    let header = client.stdin_header(1, 5).unwrap();
+    let mut data = BytesMut::from(&header[..]);
+    data.extend_from_slice(b"hello");
+    add("stdin", data);
+    client.end_stdin(1);
+    add("end of stdin", client.output().split());
+    client.signal(1, "INT");
+    add("signal", client.output().split());
+    client.close(1);
+    add("close", client.output().split());
+    client.stop(1, Stream::Stderr);
+    add("stop", client.output().split());
+
+    server.started(1, 4711);
+    add("started", server.output().split());
+    let header = server.data_header(1, Stream::Stdout, 0x4_0000).unwrap();
+    add("stdout, header of 256 KiB", BytesMut::from(&header[..]));
+    server.end(1, Stream::Stdout);
+    add("end of stdout", server.output().split());
+    server.stop_stdin(1);
+    add("stop of stdin", server.output().split());
+    let receipt = proto::Receipt {
+        job_id: vec![0x1d; 16],
+        outcome: Some(proto::receipt::Outcome::Exited(proto::Exited { status: 3 })),
+        started_unix_ns: 1_000_000_007,
+        wall_ns: 5,
+        stdout: Some(proto::StreamReport { length: 0x4_0000, blake3: vec![0xb3; 32], ..Default::default() }),
+        host_name: "host".to_owned(),
+        user: "ada".to_owned(),
+        ..proto::Receipt::default()
+    };
+    server.receipt(1, &receipt);
+    add("receipt", server.output().split());
+
+    // Credit: half the window is consumed, which is more than the quarter that is worth telling.
+    let (mut client, mut server) = open();
+    let header = server.data_header(1, Stream::Stdout, 0x4_0000).unwrap();
+    client.input().extend_from_slice(&header);
+    client.input().extend_from_slice(&[0; 0x4_0000]);
+    while client.poll_event().unwrap().is_some() {}
+    client.consume(1, Stream::Stdout, 0x4_0000);
+    add("credit", client.output().split());
+
+    let mut server = Server::new(&greeting());
+    server.output().clear();
+    server.input().extend_from_slice(&[0, 0, 0, 0, 0x7f, 0, 0, 0, 0]);
+    assert!(server.poll_event().is_err());
+    add("fault", server.output().split());
+    all
+}
+
+#[test]
+fn every_frame_has_the_bytes_of_the_specification() {
+    let text: String = frames().iter().map(|(name, bytes)| format!("{name}\n  {}\n", hex(bytes))).collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/native-frames.txt");
+    if std::env::var_os("REMORA_GOLDEN").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(path).unwrap();
+    for (line, (got, want)) in text.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(got, want, "line {}", line + 1);
+    }
+    assert_eq!(text.lines().count(), golden.lines().count());
+}
