@@ -30,6 +30,8 @@ pub enum Authority {
     },
     /// A process on this machine whose user id the kernel told.
     PeerUid(u32),
+    /// Nothing: a plain wire that was opened to anybody who reaches it.
+    Nothing,
 }
 
 impl std::fmt::Display for Authority {
@@ -37,6 +39,7 @@ impl std::fmt::Display for Authority {
         match self {
             Authority::Key { fingerprint } => write!(f, "key {fingerprint}"),
             Authority::PeerUid(uid) => write!(f, "local uid {uid}"),
+            Authority::Nothing => f.write_str("nothing (a plain wire open to anybody)"),
         }
     }
 }
@@ -66,6 +69,25 @@ impl Authenticated {
         } else {
             Err(ForeignPeer { peer_uid, served_uid: served.uid })
         }
+    }
+
+    /// Accepts the peer of a plain wire whose user id the kernel told: the served account's own alone. Root isn't among
+    /// them, since these wires are for a user's own programs.
+    ///
+    /// # Errors
+    /// [`ForeignPeer`] for any other user id.
+    pub fn by_plain_peer_uid(peer_uid: u32, served: &Account) -> Result<Self, ForeignPeer> {
+        if peer_uid == served.uid {
+            Ok(Authenticated::new(served.name.clone(), Authority::PeerUid(peer_uid)))
+        } else {
+            Err(ForeignPeer { peer_uid, served_uid: served.uid })
+        }
+    }
+
+    /// Accepts anybody as the served account: for the plain wires of a server whose owner said
+    /// `--allow-plaintext-network`, and for nothing else.
+    pub fn without_proof(served: &Account) -> Self {
+        Authenticated::new(served.name.clone(), Authority::Nothing)
     }
 
     /// The account asked for.
@@ -180,6 +202,17 @@ mod tests {
         }
         let foreign = Authenticated::by_peer_uid(1001, &served, "ada").unwrap_err();
         assert_eq!(foreign, ForeignPeer { peer_uid: 1001, served_uid: 1000 });
+    }
+
+    #[test]
+    fn a_plain_wire_is_for_the_served_account_alone() {
+        let served = account("ada", 1000);
+        assert!(Authenticated::by_plain_peer_uid(1000, &served).is_ok());
+        for uid in [0, 1001, u32::MAX] {
+            let refused = Authenticated::by_plain_peer_uid(uid, &served);
+            assert_eq!(refused, Err(ForeignPeer { peer_uid: uid, served_uid: 1000 }));
+        }
+        assert_eq!(Authenticated::without_proof(&served).authority(), &Authority::Nothing);
     }
 
     #[test]

@@ -91,6 +91,8 @@ pub struct Settings {
     pub stop_grace: Duration,
     /// Whether the plain wires are for any peer, not for loopback peers of the served account alone.
     pub plain_any_peer: bool,
+    /// Where large replies of plain wires wait, in files without a name.
+    pub spool_dir: PathBuf,
 }
 
 /// Why there are no settings.
@@ -128,6 +130,8 @@ impl Settings {
             vanished_grace: Duration::from_secs(1),
             stop_grace: Duration::from_secs(10),
             plain_any_peer: false,
+            // Not /tmp, which is often memory.
+            spool_dir: "/var/tmp".into(),
         })
     }
 
