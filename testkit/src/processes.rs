@@ -17,13 +17,18 @@ pub struct Belongings {
 impl Belongings {
     /// What this process has now.
     pub fn now() -> Self {
-        let names: Vec<i32> = numbers("/proc/self/fd");
+        Belongings::of(i32::try_from(std::process::id()).unwrap_or_default())
+    }
+
+    /// What another process has now.
+    pub fn of(pid: i32) -> Self {
+        let names: Vec<i32> = numbers(&format!("/proc/{pid}/fd"));
         // The folder's own descriptor is closed by now, and has no target any more.
         let descriptors = names
             .into_iter()
-            .filter_map(|fd| Some((fd, fs::read_link(format!("/proc/self/fd/{fd}")).ok()?)))
+            .filter_map(|fd| Some((fd, fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?)))
             .collect();
-        let own = std::process::id().to_string();
+        let own = pid.to_string();
         let children =
             numbers("/proc").into_iter().filter(|pid| field(*pid, 1).as_ref() == Some(&own)).collect();
         Belongings { descriptors, children }
@@ -36,9 +41,18 @@ impl Belongings {
     /// Where some are left at the deadline.
     #[track_caller]
     pub fn assert_nothing_new(&self, deadline: Duration) {
+        self.assert_nothing_new_of(i32::try_from(std::process::id()).unwrap_or_default(), deadline);
+    }
+
+    /// As [`Belongings::assert_nothing_new`], of another process.
+    ///
+    /// # Panics
+    /// Where some are left at the deadline.
+    #[track_caller]
+    pub fn assert_nothing_new_of(&self, pid: i32, deadline: Duration) {
         let mut left = String::new();
         eventually(deadline, "no process, descriptor or zombie is left", || {
-            let now = Belongings::now();
+            let now = Belongings::of(pid);
             let descriptors: Vec<_> =
                 now.descriptors.iter().filter(|(fd, _)| !self.descriptors.contains_key(fd)).collect();
             let children: Vec<_> = now.children.difference(&self.children).collect();
@@ -58,6 +72,15 @@ pub fn session_members(session: i32) -> Vec<i32> {
     numbers("/proc")
         .into_iter()
         .filter(|pid| field(*pid, 3).as_ref() == Some(&session) && is_alive(*pid))
+        .collect()
+}
+
+/// Living processes (no zombies) of a process group.
+pub fn group_members(group: i32) -> Vec<i32> {
+    let group = group.to_string();
+    numbers("/proc")
+        .into_iter()
+        .filter(|pid| field(*pid, 2).as_ref() == Some(&group) && is_alive(*pid))
         .collect()
 }
 

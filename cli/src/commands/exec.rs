@@ -402,11 +402,14 @@ async fn drive(
             timeline.note("first byte");
         }
     };
+    // What can't be read or written here makes the result less than whole, whatever the command says of its own end.
+    let unread = Cell::new(None);
     let feed = async {
         if request.stdin {
-            // Read errors of our own stdin end it; the command sees its end, and the person the reason.
             if let Err(error) = input.pump(stdin).await {
-                say(&format!("can't read standard input: {error}"));
+                unread.set(Some(error));
+                // The command must not take the end of what could be read for the end of all.
+                job.close();
             }
         } else {
             drop(stdin);
@@ -441,11 +444,14 @@ async fn drive(
         }
     };
     timeline.note("ended");
-    for (stream, result) in [("output", written.0), ("standard error", written.1)] {
+    if let Some(error) = unread.take() {
+        return Err(failed(Class::Internal, format!("can't read standard input: {error}; the command was ended")));
+    }
+    for (stream, result) in [("output", written.0), ("error", written.1)] {
         if let Err(error) = result
             && error.kind() != std::io::ErrorKind::BrokenPipe
         {
-            say(&format!("can't write standard {stream}: {error}"));
+            return Err(failed(Class::Internal, format!("can't write standard {stream}: {error}; what was written is cut")));
         }
     }
     match finished {

@@ -1,0 +1,17 @@
+//! The `remora` binary on the native wire, driven as a user drives it: real servers, real clients, real keys.
+//!
+//! Needs ssh-keygen, ssh-agent (openssh-client) and python3; a test that doesn't find what it needs fails.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, its helpers included"
+)]
+
+mod bench;
+mod commands;
+mod statuses;
+mod streams;
+mod vanishing;

@@ -1,0 +1,85 @@
+//! Signals, clients that leave, clients that are gone.
+
+use remora_testkit::{eventually, group_members, odd_child};
+
+use crate::bench::{Client, Home, PATIENCE, Server, text};
+
+/// Tells which signals it got, and ends on TERM.
+const TELLS: &str = "trap 'echo got INT' INT; trap 'echo got TERM; exit 7' TERM; trap 'echo got HUP' HUP; \
+     echo $$; while :; do sleep 0.05; done";
+
+#[test]
+fn ctrl_c_and_sigterm_reach_the_commands_process_group() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    for target in ["local", &server.target()] {
+        let mut client = Client::start(home.exec([target, TELLS]));
+        let group = client.number();
+        client.signal("INT");
+        assert_eq!(client.line(), "got INT");
+        client.signal("HUP");
+        assert_eq!(client.line(), "got HUP");
+        client.signal("TERM");
+        assert_eq!(client.finish().ended(7).out(), "got TERM\n");
+        eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+    }
+}
+
+#[test]
+fn ctrl_c_ends_all_of_a_pipeline() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let mut client = Client::start(home.exec([&server.target(), "echo $$; sleep 1000 | sleep 1000"]));
+    let group = client.number();
+    eventually(PATIENCE, "the pipeline runs", || group_members(group).len() == 3);
+    client.signal("INT");
+    client.finish().ended(130);
+    eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+}
+
+#[test]
+fn a_second_ctrl_c_leaves_and_the_command_is_ended() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    for target in ["local", &server.target()] {
+        let mut client = Client::start(home.exec([target, TELLS]));
+        let group = client.number();
+        client.signal("INT");
+        assert_eq!(client.line(), "got INT");
+        client.signal("INT");
+        client.finish().complained(198, &format!("remora: {target}: lost: "), "second Ctrl-C");
+        eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+    }
+}
+
+#[test]
+fn a_killed_client_takes_its_commands_whole_group_with_it() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let child = odd_child();
+    let stubborn =
+        format!("trap '' TERM HUP; echo $$; '{0}' ignore-term-too 600000 & wait; sleep 1000", text(&child));
+    for line in ["echo $$; exec sleep 1000", "echo $$; yes >&2; sleep 1000", &stubborn] {
+        let mut client = Client::start(home.exec([&server.target(), line]));
+        let group = client.number();
+        eventually(PATIENCE, "the command runs", || !group_members(group).is_empty());
+        client.signal("KILL");
+        client.finish().ended(1009);
+        eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+    }
+}
+
+#[test]
+fn a_killed_client_does_not_end_another_clients_command() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let mut stays = Client::start(home.exec([&server.target(), TELLS]));
+    let _ = stays.number();
+    let mut goes = Client::start(home.exec([&server.target(), "echo $$; exec sleep 1000"]));
+    let group = goes.number();
+    goes.signal("KILL");
+    goes.finish();
+    eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+    stays.signal("TERM");
+    assert_eq!(stays.finish().ended(7).out(), "got TERM\n");
+}
