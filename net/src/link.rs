@@ -66,8 +66,15 @@ impl<E: Endpoint> Link<E> {
             if let Some(event) = self.end.poll_event().map_err(LinkError::Fault)? {
                 return Poll::Ready(Ok(event));
             }
-            if !self.end.wants_input() || self.carrier.pending() > 2 * HIGH_WATER {
-                return Poll::Pending;
+            if self.is_full() {
+                // Writing makes room. To wait for the caller's own flush would be to wait without a waker: once that has
+                // written everything, nobody would read on.
+                if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+                    return Poll::Ready(Err(error.into()));
+                }
+                if self.is_full() {
+                    return Poll::Pending;
+                }
             }
             match self.carrier.poll_read(cx, self.end.input()) {
                 Poll::Ready(Ok(0)) if self.end.at_border() => return Poll::Ready(Err(LinkError::Closed)),
@@ -83,6 +90,11 @@ impl<E: Endpoint> Link<E> {
                 }
             }
         }
+    }
+
+    /// Whether no more input may be taken, since too much waits to be written, or since a verdict is due first.
+    fn is_full(&self) -> bool {
+        !self.end.wants_input() || self.carrier.pending() > 2 * HIGH_WATER
     }
 
     /// Hands over a data frame, behind every control message so far.
