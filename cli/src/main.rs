@@ -15,7 +15,13 @@ use clap::Parser;
 
 use arguments::{Arguments, Command};
 
+/// A large allocation that is freed teaches the C library's allocator to keep up to twice its size for the next use instead of
+/// returning it at once (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD are dynamic). Without it every half MiB of a busy
+/// stream is returned to the kernel and faulted in again, page by page.
+const KEPT_BY_THE_ALLOCATOR: usize = 2 * 1024 * 1024;
+
 fn main() -> ExitCode {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BY_THE_ALLOCATOR)));
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return terminal::usage(&error),

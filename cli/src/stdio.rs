@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use bytes::{Bytes, BytesMut};
+use remora_net::Buffers;
 use rustix::fs::FileType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -52,7 +53,9 @@ impl Sink {
             Ok(Kind::Stream) => match pipe::OpenOptions::new().unchecked(true).open_sender(path) {
                 Ok(polled) => Sink::Polled(polled),
                 // The reader of the pipe is gone already (fifo(7), ENXIO).
-                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => Sink::Closed,
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+                    Sink::Closed
+                }
                 Err(_) => Sink::thread(File::from(own)),
             },
             Ok(Kind::Socket) => Sink::thread(File::from(own)),
@@ -90,7 +93,13 @@ impl Sink {
 }
 
 /// Our standard input.
-pub(crate) enum Source {
+pub(crate) struct Source {
+    stream: Stream,
+    buffer: BytesMut,
+    buffers: Buffers,
+}
+
+enum Stream {
     Direct(File),
     Polled(pipe::Receiver),
     Thread(mpsc::Receiver<io::Result<Bytes>>),
@@ -99,16 +108,45 @@ pub(crate) enum Source {
 
 impl Source {
     pub(crate) fn open() -> Self {
+        Source { stream: Stream::open(), buffer: BytesMut::new(), buffers: Buffers::default() }
+    }
+
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub(crate) async fn read(&mut self) -> io::Result<Option<Bytes>> {
+        self.buffers.make_room(&mut self.buffer);
+        let count = match &mut self.stream {
+            Stream::Direct(file) => {
+                let room = self.buffer.capacity().min(READ);
+                self.buffer.resize(room, 0);
+                let count = file.read(&mut self.buffer)?;
+                self.buffer.truncate(count);
+                count
+            }
+            Stream::Polled(pipe) => pipe.read_buf(&mut self.buffer).await?,
+            Stream::Thread(chunks) => return chunks.recv().await.transpose(),
+            Stream::Ended => 0,
+        };
+        Ok((count > 0).then(|| self.buffer.split().freeze()))
+    }
+}
+
+impl Stream {
+    fn open() -> Self {
         let stdin = io::stdin();
-        let Ok(own) = stdin.as_fd().try_clone_to_owned() else { return Source::Ended };
+        let Ok(own) = stdin.as_fd().try_clone_to_owned() else { return Stream::Ended };
         match kind(&own) {
-            Ok(Kind::Ready) => Source::Direct(File::from(own)),
-            Ok(Kind::Stream) => match pipe::OpenOptions::new().unchecked(true).open_receiver("/proc/self/fd/0") {
-                Ok(polled) => Source::Polled(polled),
-                Err(_) => Source::thread(File::from(own)),
-            },
-            Ok(Kind::Socket) => Source::thread(File::from(own)),
-            Err(_) => Source::Ended,
+            Ok(Kind::Ready) => Stream::Direct(File::from(own)),
+            Ok(Kind::Stream) => {
+                match pipe::OpenOptions::new().unchecked(true).open_receiver("/proc/self/fd/0") {
+                    Ok(polled) => Stream::Polled(polled),
+                    Err(_) => Stream::thread(File::from(own)),
+                }
+            }
+            Ok(Kind::Socket) => Stream::thread(File::from(own)),
+            Err(_) => Stream::Ended,
         }
     }
 
@@ -129,29 +167,7 @@ impl Source {
                 }
             }
         });
-        Source::Thread(chunks)
-    }
-
-    /// The next bytes; none at the end.
-    ///
-    /// # Errors
-    /// I/O errors.
-    pub(crate) async fn read(&mut self) -> io::Result<Option<Bytes>> {
-        match self {
-            Source::Direct(file) => {
-                let mut buffer = BytesMut::zeroed(READ);
-                let count = file.read(&mut buffer)?;
-                buffer.truncate(count);
-                Ok((count > 0).then(|| buffer.freeze()))
-            }
-            Source::Polled(pipe) => {
-                let mut buffer = BytesMut::with_capacity(READ);
-                let count = pipe.read_buf(&mut buffer).await?;
-                Ok((count > 0).then(|| buffer.freeze()))
-            }
-            Source::Thread(chunks) => chunks.recv().await.transpose(),
-            Source::Ended => Ok(None),
-        }
+        Stream::Thread(chunks)
     }
 }
 

@@ -133,7 +133,9 @@ impl Connection {
                 .map(|(name, value)| proto::EnvironmentVariable { name, value })
                 .collect(),
             // A limit under a millisecond is still a limit.
-            timeout_ms: request.timeout.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)),
+            timeout_ms: request
+                .timeout
+                .map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)),
             no_stdin: !request.stdin,
             wait_streams: request.wait_streams,
             boot_id: state.boot_id.clone(),
@@ -291,6 +293,9 @@ impl State {
             ClientEvent::Receipt { channel, receipt } => {
                 if let Some(job) = self.jobs.get_mut(&channel) {
                     job.handle_receipt(*receipt);
+                }
+                if self.link.end.running() == 0 {
+                    self.link.release();
                 }
             }
             ClientEvent::Accepted { host_name } => {

@@ -17,8 +17,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 /// Bytes waiting to be written above which nothing more should be handed over.
 pub const HIGH_WATER: usize = 512 * 1024;
 
-/// Most bytes taken in by one read.
-const READ: usize = 256 * 1024;
+/// Most plaintext of one TLS record (RFC 8446, 5.1).
+const RECORD: usize = 16 * 1024;
 
 /// A byte stream with what is between it and the frames.
 pub struct Carrier {
@@ -36,7 +36,12 @@ enum Layer {
 impl Carrier {
     /// Frames as they are, for streams whose peer the kernel vouches for.
     pub fn clear(stream: impl ByteStream + 'static) -> Self {
-        Carrier { stream: Box::new(stream), layer: Layer::Clear { out: BytesMut::new() }, pending: 0, ended: false }
+        Carrier {
+            stream: Box::new(stream),
+            layer: Layer::Clear { out: BytesMut::new() },
+            pending: 0,
+            ended: false,
+        }
     }
 
     /// Frames inside a TLS connection, whose handshake may still be going on.
@@ -81,7 +86,8 @@ impl Carrier {
             Layer::Tls(connection) => {
                 let slices: [IoSlice<'_>; 4] =
                     std::array::from_fn(|at| IoSlice::new(parts.get(at).copied().unwrap_or_default()));
-                let taken = connection.writer().write_vectored(slices.get(..parts.len()).unwrap_or(&slices))?;
+                let taken =
+                    connection.writer().write_vectored(slices.get(..parts.len()).unwrap_or(&slices))?;
                 if taken != length {
                     return Err(io::Error::other("TLS took only a part of a frame"));
                 }
@@ -128,8 +134,8 @@ impl Carrier {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Appends received bytes to `input`: at least one byte, or none at the end of the stream. Takes up to 256 KiB of
-    /// what is there, so that digests and writes further on work on long pieces.
+    /// Appends received bytes to `input`: at least one byte, or none at the end of the stream. Takes what is there as far as
+    /// `input` has room, so that digests and writes further on work on long pieces.
     ///
     /// # Errors
     /// I/O errors as they are; a TLS failure as [`io::ErrorKind::InvalidData`], with the rustls error inside.
@@ -185,16 +191,8 @@ impl Carrier {
     }
 
     fn poll_read_clear(&mut self, cx: &mut Context<'_>, input: &mut BytesMut) -> Poll<io::Result<()>> {
-        let start = input.len();
-        loop {
-            input.reserve(READ / 4);
-            // Polled once and dropped: read_buf keeps nothing between polls.
-            let read = std::pin::pin!(self.stream.read_buf(input)).poll(cx);
-            match read {
-                Poll::Ready(Ok(count)) if count >= READ / 4 && input.len() - start < READ => {}
-                other => return other.map_ok(|_| ()),
-            }
-        }
+        // Polled once and dropped: read_buf keeps nothing between polls.
+        std::pin::pin!(self.stream.read_buf(input)).poll(cx).map_ok(|_| ())
     }
 
     fn poll_read_tls(&mut self, cx: &mut Context<'_>, input: &mut BytesMut) -> Poll<io::Result<()>> {
@@ -216,7 +214,7 @@ impl Carrier {
                     Err(error) => return Poll::Ready(Err(error)),
                 }
             }
-            if input.len() - start >= READ || closed {
+            if closed || (input.len() > start && input.capacity() - input.len() < RECORD) {
                 return Poll::Ready(Ok(()));
             }
             match connection.read_tls(&mut Sync { stream: &mut self.stream, cx }) {

@@ -4,9 +4,11 @@
 //! how hosts prove who they are, [`agent`] asks the user's SSH agent. It never decides who may do what.
 
 pub mod agent;
+mod buffers;
 mod carrier;
 mod link;
 pub mod tls;
 
+pub use buffers::Buffers;
 pub use carrier::{ByteStream, Carrier, HIGH_WATER};
 pub use link::{Link, LinkError};

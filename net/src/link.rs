@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use remora_wire::native::{Endpoint, Fault};
 
+use crate::buffers::Buffers;
 use crate::carrier::{Carrier, HIGH_WATER};
 
 /// Why a connection ended before its time.
@@ -48,12 +49,13 @@ pub struct Link<E> {
     pub carrier: Carrier,
     /// The end of the protocol.
     pub end: E,
+    buffers: Buffers,
 }
 
 impl<E: Endpoint> Link<E> {
     /// Joins the two.
     pub fn new(carrier: Carrier, end: E) -> Self {
-        Link { carrier, end }
+        Link { carrier, end, buffers: Buffers::default() }
     }
 
     /// The next event, reading what is there; pending when more bytes must come first. What the end wants to say in the
@@ -76,20 +78,20 @@ impl<E: Endpoint> Link<E> {
                     return Poll::Pending;
                 }
             }
+            self.buffers.make_room(self.end.input());
             match self.carrier.poll_read(cx, self.end.input()) {
                 Poll::Ready(Ok(0)) if self.end.at_border() => return Poll::Ready(Err(LinkError::Closed)),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(LinkError::ClosedHalfWay)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                Poll::Pending => {
-                    if self.end.input().is_empty() {
-                        // An idle connection keeps no buffer.
-                        *self.end.input() = bytes::BytesMut::new();
-                    }
-                    return Poll::Pending;
-                }
+                Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Gives the memory of receive buffers back, when nothing is going on: an idle connection keeps none.
+    pub fn release(&mut self) {
+        self.buffers.release(self.end.input());
     }
 
     /// Whether no more input may be taken, since too much waits to be written, or since a verdict is due first.

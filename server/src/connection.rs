@@ -106,6 +106,7 @@ async fn serve_link(
 ) -> Result<(), HandshakeError> {
     let who = greet(&mut link, &binding, &settings).await?;
     place.known();
+    link.release();
     let peer = binding.peer.clone();
     let mut connection = Connection {
         link,
@@ -298,7 +299,8 @@ impl Connection {
                 }
             }
             ServerEvent::Credit { channel, stream } => {
-                if let Some(consumed) = self.link.end.outgoing(channel, stream).map(|outgoing| outgoing.consumed())
+                if let Some(consumed) =
+                    self.link.end.outgoing(channel, stream).map(|outgoing| outgoing.consumed())
                     && let (Some(served), Some(output)) = (self.jobs.get(&channel), output(stream))
                 {
                     served.job.acknowledge(output, consumed);
@@ -311,10 +313,12 @@ impl Connection {
                 }
                 self.mark(channel);
             }
-            ServerEvent::Signal { channel, name } => match (self.jobs.get(&channel), Signal::from_name(&name)) {
-                (Some(served), Some(signal)) => served.job.signal(signal),
-                _ => debug!(peer = %self.peer, name = %name.escape_debug(), "signal ignored"),
-            },
+            ServerEvent::Signal { channel, name } => {
+                match (self.jobs.get(&channel), Signal::from_name(&name)) {
+                    (Some(served), Some(signal)) => served.job.signal(signal),
+                    _ => debug!(peer = %self.peer, name = %name.escape_debug(), "signal ignored"),
+                }
+            }
             ServerEvent::Close { channel } => {
                 if let Some(served) = self.jobs.get(&channel) {
                     served.job.close(EndReason::Stop);
@@ -368,7 +372,8 @@ impl Connection {
         }
         let request = job::request(start)
             .ok_or_else(|| job::unsuitable(proto::NotStartedClass::Incompatible, "there is no command"))?;
-        let permitted = settings.policy.permit(&self.who, request).map_err(|refusal| job::refused(&refusal))?;
+        let permitted =
+            settings.policy.permit(&self.who, request).map_err(|refusal| job::refused(&refusal))?;
         let limits = settings.limits.engine(job::timeout(start));
         let ready = self.ready.clone();
         let on_change = move || {
@@ -380,7 +385,10 @@ impl Connection {
                 task.wake();
             }
         };
-        settings.engine.start(permitted, limits, Arc::new(on_change)).map_err(|error| job::not_started(&error))
+        settings
+            .engine
+            .start(permitted, limits, Arc::new(on_change))
+            .map_err(|error| job::not_started(&error))
     }
 
     /// Moves what is new of a job: credit for its stdin, its output, its receipt.
@@ -402,6 +410,9 @@ impl Connection {
             info!(peer = %self.peer, pid = job.pid(), outcome = ?ended.outcome(), "job ended");
             self.link.end.receipt(channel, &receipt);
             self.jobs.remove(&channel);
+            if self.jobs.is_empty() {
+                self.link.release();
+            }
         } else if self.link.carrier.pending() >= HIGH_WATER {
             self.mark(channel);
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use remora_client::{
-    Class, ConnectError, Finished, HostTrust, Job, JobError, Options, Opened, Outcome, Request, StartError, Step,
-    Target, connect, connect_unix, exit_status, outcome_of, proto,
+    Class, ConnectError, Finished, HostTrust, Job, JobError, Opened, Options, Outcome, Request, StartError,
+    Step, Target, connect, connect_unix, exit_status, outcome_of, proto,
 };
 use serde_json::json;
 
@@ -49,10 +49,8 @@ pub(crate) fn run(exec: Exec) -> u8 {
 
 async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
     let timeline = Timeline::new(exec.verbose);
-    let target: Target = exec
-        .target
-        .parse()
-        .map_err(|error: remora_client::TargetError| Failure::usage(error.to_string()))?;
+    let target: Target =
+        exec.target.parse().map_err(|error: remora_client::TargetError| Failure::usage(error.to_string()))?;
     if let Some(path) = &exec.status_file {
         // Found out now, not after the command ran.
         std::fs::write(path, "").map_err(|error| {
@@ -66,12 +64,16 @@ async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
         return Err(Failure::usage("--save is for header:// targets alone: only they name a file"));
     }
     let request = request(exec)?;
-    let mut input = Input::new(true);
+    let mut input = Input::new();
     let (host, port, user) = match &target {
         Target::Native { user, host, port } => {
             let user = match (user, &exec.user) {
                 (Some(named), Some(option)) if named != option => {
-                    return Err(Failure::usage(format!("two users: {}@ and --user {}", escape(named), escape(option))));
+                    return Err(Failure::usage(format!(
+                        "two users: {}@ and --user {}",
+                        escape(named),
+                        escape(option)
+                    )));
                 }
                 (named, option) => named.clone().or_else(|| option.clone()),
             };
@@ -90,7 +92,8 @@ async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
             (target.to_string(), 0, exec.user.clone())
         }
     };
-    let user = user.or_else(home::user).ok_or_else(|| Failure::usage("can't tell who you are; name a --user"))?;
+    let user =
+        user.or_else(home::user).ok_or_else(|| Failure::usage("can't tell who you are; name a --user"))?;
     remora_identity::UserName::parse(&user)
         .map_err(|error| Failure::usage(format!("'{}' can't be a user name: {error}", escape(&user))))?;
 
@@ -135,7 +138,9 @@ fn request(exec: &Exec) -> Result<Request, Failure> {
             }
             Request::line(line.clone())
         }
-        [program, ..] if program.is_empty() => return Err(Failure::usage("the command's first word is empty")),
+        [program, ..] if program.is_empty() => {
+            return Err(Failure::usage("the command's first word is empty"));
+        }
         _ => Request::argv(words),
     };
     request.working_directory = exec.cwd.as_ref().map(|path| path.as_bytes().to_vec());
@@ -207,11 +212,18 @@ impl Place {
                 timeline.note("connected");
                 Ok(Attempt { opened, server: None })
             }
-            _ => self.open_native(exec, timeline, access).await.map(|opened| Attempt { opened, server: None }),
+            _ => {
+                self.open_native(exec, timeline, access).await.map(|opened| Attempt { opened, server: None })
+            }
         }
     }
 
-    async fn open_native(&self, exec: &Exec, timeline: &Timeline, access: &mut Access) -> Result<Opened, Failure> {
+    async fn open_native(
+        &self,
+        exec: &Exec,
+        timeline: &Timeline,
+        access: &mut Access,
+    ) -> Result<Opened, Failure> {
         let ask_all = !access.sure;
         loop {
             let remembered = access.memory.as_ref().and_then(Memory::key).filter(|_| !ask_all);
@@ -264,7 +276,12 @@ impl Place {
         let Some(file) = access.files.first() else { return };
         let name = escape(&file.display().to_string());
         match host_keys::record(file, &self.host, self.port, key) {
-            Ok(()) => say(&format!("{}: recorded {} key {} in {name}", escape(&self.name()), key.algorithm(), key.fingerprint())),
+            Ok(()) => say(&format!(
+                "{}: recorded {} key {} in {name}",
+                escape(&self.name()),
+                key.algorithm(),
+                key.fingerprint()
+            )),
             Err(error) => say(&format!("{}: can't record the key in {name}: {error}", escape(&self.name()))),
         }
     }
@@ -287,9 +304,15 @@ impl Place {
         let fingerprint = key.fingerprint();
         for _ in 0..3 {
             match ask(&question, false).as_deref().map(str::trim) {
-                Some(answer) if answer == fingerprint || answer.eq_ignore_ascii_case("yes") => return Ok(key),
+                Some(answer) if answer == fingerprint || answer.eq_ignore_ascii_case("yes") => {
+                    return Ok(key);
+                }
                 Some(answer) if answer.eq_ignore_ascii_case("no") => {
-                    return Err(Failure::new(Class::Unauthenticated, &self.name(), "you did not accept the host's key"));
+                    return Err(Failure::new(
+                        Class::Unauthenticated,
+                        &self.name(),
+                        "you did not accept the host's key",
+                    ));
                 }
                 Some(_) => say("type yes, no, or the whole fingerprint"),
                 None => break,
@@ -336,10 +359,13 @@ impl Place {
                 escape(&self.host),
                 self.port
             )),
-            ConnectError::NoKeys => Some("make one with ssh-keygen -t ed25519, or name one with --identity".to_owned()),
-            ConnectError::NotAccepted { .. } => {
-                Some(format!("add one of your public keys to {}'s authorized_keys on the host", escape(&self.user)))
+            ConnectError::NoKeys => {
+                Some("make one with ssh-keygen -t ed25519, or name one with --identity".to_owned())
             }
+            ConnectError::NotAccepted { .. } => Some(format!(
+                "add one of your public keys to {}'s authorized_keys on the host",
+                escape(&self.user)
+            )),
             ConnectError::Dial(remora_client::DialError::Connect { .. }) => {
                 Some(format!("does `remora serve` run there, and is port {} open?", self.port))
             }
@@ -378,7 +404,9 @@ async fn drive(
     rustix::rand::getrandom(id.as_mut_slice(), rustix::rand::GetRandomFlags::empty())
         .map_err(|error| failed(Class::Internal, format!("no random bytes: {error}")))?;
     let mut job = opened.connection.start(id, request.clone()).map_err(|error| match error {
-        StartError::Limit(remora_wire::native::StartError::TooLarge { .. }) => failed(Class::Usage, chain(&error)),
+        StartError::Limit(remora_wire::native::StartError::TooLarge { .. }) => {
+            failed(Class::Usage, chain(&error))
+        }
         StartError::GoingAway(_) => failed(Class::Unreachable, chain(&error)),
         _ => failed(Class::Lost, chain(&error)),
     })?;
@@ -404,6 +432,7 @@ async fn drive(
     };
     // What can't be read or written here makes the result less than whole, whatever the command says of its own end.
     let unread = Cell::new(None);
+    let accepted = input.accepted();
     let feed = async {
         if request.stdin {
             if let Err(error) = input.pump(stdin).await {
@@ -417,13 +446,14 @@ async fn drive(
         std::future::pending::<()>().await;
     };
     let told = async {
-        if timeline.enabled {
-            if let Ok(host) = opened.connection.accepted().await {
-                timeline.note(&format!("authenticated as {} on {}", escape(&place.user), escape(&host)));
-            }
-            if let Some(pid) = job.started().await {
-                timeline.note(&format!("started, pid {pid}"));
-            }
+        if let Ok(host) = opened.connection.accepted().await {
+            accepted.set(true);
+            timeline.note(&format!("authenticated as {} on {}", escape(&place.user), escape(&host)));
+        }
+        if timeline.enabled
+            && let Some(pid) = job.started().await
+        {
+            timeline.note(&format!("started, pid {pid}"));
         }
         std::future::pending::<()>().await;
     };
@@ -445,13 +475,19 @@ async fn drive(
     };
     timeline.note("ended");
     if let Some(error) = unread.take() {
-        return Err(failed(Class::Internal, format!("can't read standard input: {error}; the command was ended")));
+        return Err(failed(
+            Class::Internal,
+            format!("can't read standard input: {error}; the command was ended"),
+        ));
     }
     for (stream, result) in [("output", written.0), ("error", written.1)] {
         if let Err(error) = result
             && error.kind() != std::io::ErrorKind::BrokenPipe
         {
-            return Err(failed(Class::Internal, format!("can't write standard {stream}: {error}; what was written is cut")));
+            return Err(failed(
+                Class::Internal,
+                format!("can't write standard {stream}: {error}; what was written is cut"),
+            ));
         }
     }
     match finished {
@@ -507,11 +543,14 @@ fn conclude(
         }
         return Ok(outcome);
     }
-    let failure = |text: String| Failure { outcome: outcome.clone(), target: escape(&name), text, hint: None };
+    let failure =
+        |text: String| Failure { outcome: outcome.clone(), target: escape(&name), text, hint: None };
     match (&outcome, &receipt.outcome) {
         (_, Some(proto::receipt::Outcome::NotStarted(why))) => return Err(failure(escape(&why.text))),
         (Outcome::Deadline, _) => {
-            let limit = exec.timeout.map_or_else(|| "the host's time limit".to_owned(), |t| format!("its time limit of {t:?}"));
+            let limit = exec
+                .timeout
+                .map_or_else(|| "the host's time limit".to_owned(), |t| format!("its time limit of {t:?}"));
             failure(format!("the command ran into {limit} and was ended")).print();
         }
         (Outcome::Signaled { by: Some(why), .. }, _) => {

@@ -1,7 +1,9 @@
 //! A job's streams on their way from and to ours.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use encoding_rs::{CoderResult, Decoder, Encoding};
@@ -9,24 +11,24 @@ use remora_client::{Reader, Writer};
 
 use crate::stdio::{Sink, Source};
 
-/// Our stdin, which can be sent again from its start to another job until it is told to forget.
+/// Our stdin, which can be sent again from its start to another job until the user is accepted.
 pub(crate) struct Input {
     source: Option<Source>,
-    /// What was read so far, while a denied key may still mean a second try.
+    /// What was read so far, while a denied key may still mean a second try. Bounded by what a job takes before its user is
+    /// accepted: a window and a queue.
     kept: VecDeque<Bytes>,
-    keeping: bool,
+    accepted: Rc<Cell<bool>>,
     ended: bool,
 }
 
 impl Input {
-    pub(crate) fn new(keeping: bool) -> Self {
-        Input { source: None, kept: VecDeque::new(), keeping, ended: false }
+    pub(crate) fn new() -> Self {
+        Input { source: None, kept: VecDeque::new(), accepted: Rc::default(), ended: false }
     }
 
-    /// No second try will need what was read.
-    pub(crate) fn forget(&mut self) {
-        self.keeping = false;
-        self.kept.clear();
+    /// To be set once the user is accepted: no second try will need what was read.
+    pub(crate) fn accepted(&self) -> Rc<Cell<bool>> {
+        self.accepted.clone()
     }
 
     /// Sends it all, again what was sent before, until its end or until the command reads no more.
@@ -50,7 +52,9 @@ impl Input {
                 self.ended = true;
                 break;
             };
-            if self.keeping {
+            if self.accepted.get() {
+                self.kept.clear();
+            } else {
                 self.kept.push_back(chunk.clone());
             }
             if !writer.write(chunk).await {
@@ -79,7 +83,8 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn new(target: Target, encoding: Option<&'static Encoding>) -> Self {
         // UTF-8 goes through as it is: bytes that aren't text stay what they were.
-        let decoder = encoding.filter(|e| *e != encoding_rs::UTF_8).map(Encoding::new_decoder_without_bom_handling);
+        let decoder =
+            encoding.filter(|e| *e != encoding_rs::UTF_8).map(Encoding::new_decoder_without_bom_handling);
         Output { target, decoder }
     }
 

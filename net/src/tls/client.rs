@@ -9,7 +9,10 @@ use remora_identity::{KeyAlgorithm, PublicKey};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct,
+    SignatureScheme,
+};
 
 use super::{exporter, provider, schemes};
 use crate::carrier::{ByteStream, Carrier};
@@ -87,7 +90,12 @@ fn client(kinds: &HostKeyKinds, alpn: &str) -> Result<ClientConnection, rustls::
 }
 
 fn offered(kinds: &HostKeyKinds) -> Vec<SignatureScheme> {
-    let all = [KeyAlgorithm::Ed25519, KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Rsa { bits: 0 }];
+    let all = [
+        KeyAlgorithm::Ed25519,
+        KeyAlgorithm::EcdsaP256,
+        KeyAlgorithm::EcdsaP384,
+        KeyAlgorithm::Rsa { bits: 0 },
+    ];
     let others = if kinds.only { [].as_slice() } else { all.as_slice() };
     let mut offered = Vec::new();
     for scheme in kinds.preferred.iter().chain(others).flat_map(|algorithm| schemes(*algorithm)) {
@@ -149,7 +157,12 @@ impl ServerCertVerifier for RawKeyVerifier {
             return Err(rustls::PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
         }
         let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature_with_raw_key(message, &SubjectPublicKeyInfoDer::from(cert.as_ref()), dss, algorithms)
+        verify_tls13_signature_with_raw_key(
+            message,
+            &SubjectPublicKeyInfoDer::from(cert.as_ref()),
+            dss,
+            algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

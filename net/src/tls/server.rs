@@ -59,7 +59,9 @@ impl HostKeys {
 
     fn choose(&self, offered: &[SignatureScheme]) -> Option<&(PublicKey, Arc<ServerConfig>)> {
         // In the client's order (RFC 8446, 4.2.3): it puts the types first that it has on record for this host.
-        offered.iter().find_map(|scheme| self.keys.iter().find(|(key, _)| schemes(key.algorithm()).contains(scheme)))
+        offered
+            .iter()
+            .find_map(|scheme| self.keys.iter().find(|(key, _)| schemes(key.algorithm()).contains(scheme)))
     }
 }
 
