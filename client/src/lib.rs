@@ -10,10 +10,13 @@ mod connection;
 mod dial;
 mod job;
 mod outcome;
+pub mod plain;
 mod target;
 
 pub use auth::{Signer, UserKey, UserKeyError};
-pub use connect::{ConnectError, HostTrust, Observer, Opened, Options, Step, connect, connect_local, connect_unix};
+pub use connect::{
+    ConnectError, HostTrust, Observer, Opened, Options, Step, connect, connect_local, connect_unix,
+};
 pub use connection::{Connection, Request, StartError};
 pub use dial::{DIAL_TIMEOUT, DialError};
 pub use job::{Finished, Job, JobError, Reader, Writer};
