@@ -121,6 +121,11 @@ pub(crate) struct Exec {
     #[arg(long, requires = "save")]
     pub(crate) overwrite: bool,
 
+    /// On raw://, take 500 ms of silence for the end of the reply: a guess, for
+    /// peers that don't answer once the input has ended
+    #[arg(long)]
+    pub(crate) silence: bool,
+
     /// Write what travels on the connection, unencrypted, to this file
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) capture: Option<PathBuf>,
@@ -309,7 +314,8 @@ mod tests {
 
     #[test]
     fn what_follows_the_target_is_the_command() {
-        let arguments = Arguments::try_parse_from(["remora", "exec", "-n", "web1", "ls", "-l", "--json"]).unwrap();
+        let arguments =
+            Arguments::try_parse_from(["remora", "exec", "-n", "web1", "ls", "-l", "--json"]).unwrap();
         let Command::Exec(exec) = arguments.command else { panic!("not exec") };
         assert_eq!(exec.command, ["ls", "-l", "--json"]);
         assert!(exec.no_stdin && !exec.json);

@@ -604,23 +604,23 @@ async fn signals(job: &Job) -> &'static str {
 
 /// Tells under `-v` what happened when.
 #[derive(Clone)]
-struct Timeline {
+pub(super) struct Timeline {
     enabled: bool,
     start: Instant,
 }
 
 impl Timeline {
-    fn new(enabled: bool) -> Self {
+    pub(super) fn new(enabled: bool) -> Self {
         Timeline { enabled, start: Instant::now() }
     }
 
-    fn note(&self, text: &str) {
+    pub(super) fn note(&self, text: &str) {
         if self.enabled {
             say(&format!("{:9.3} ms  {text}", self.start.elapsed().as_secs_f64() * 1e3));
         }
     }
 
-    fn observer(&self) -> Option<remora_client::Observer> {
+    pub(super) fn observer(&self) -> Option<remora_client::Observer> {
         let timeline = self.clone();
         self.enabled.then(|| -> remora_client::Observer {
             Arc::new(move |step| {

@@ -1,10 +1,347 @@
-//! `remora exec` on a plain wire.
+//! `remora exec` on a plain wire: there is a line to send and a reply to print, and no receipt.
 
-use remora_client::{Class, Outcome, Plain};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
+use remora_client::plain::{
+    Direction, Done, Ending, Exchange, Header, Part, Piece, PlainError, PlainOptions, RawEnd, Tap, Verdict,
+    Verdicts, plain_request, safe_file_name,
+};
+use remora_client::{Class, Outcome, Plain, Target};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::exec::{Timeline, command};
+use super::receipt::{self, Captured, hex};
+use super::save::Save;
+use super::streams::{Output, Target as To};
 use crate::arguments::Exec;
-use crate::terminal::Failure;
+use crate::printable::{chain, escape};
+use crate::stdio::{Sink, Which};
+use crate::terminal::{Failure, print, say};
 
-pub(crate) async fn run(_exec: &Exec, _wire: Plain, _host: &str, _port: u16) -> Result<Outcome, Failure> {
-    Err(Failure::new(Class::Internal, "", "not there yet"))
+/// Runs the command and prints what comes back.
+pub(crate) async fn run(exec: &Exec, wire: Plain, host: &str, port: u16) -> Result<Outcome, Failure> {
+    let timeline = Timeline::new(exec.verbose);
+    let name = Target::Plain { wire, host: host.to_owned(), port }.to_string();
+    carries(exec, wire)?;
+    let words: Vec<Vec<u8>> = exec.command.iter().map(|word| word.as_bytes().to_vec()).collect();
+    let request = plain_request(&words, exec.argv).map_err(|error| Failure::usage(error.to_string()))?;
+    let save = match &exec.save {
+        None => None,
+        Some(folder) => Some(Save::begin(folder, exec.overwrite).map_err(|error| {
+            Failure::usage(format!(
+                "can't store a file in {}: {error}",
+                escape(&folder.display().to_string())
+            ))
+        })?),
+    };
+    let options = PlainOptions {
+        connect_timeout: exec.connect_timeout,
+        raw_end: if exec.silence { RawEnd::GUESS } else { RawEnd::HalfClose },
+        observer: timeline.observer(),
+        tap: capture(exec)?,
+        ..PlainOptions::default()
+    };
+    let exchange =
+        Exchange::begin(wire, host, port, request, &options).await.map_err(|error| failure(&name, &error))?;
+    if !exec.no_stdin {
+        timeline.note("this wire carries no standard input; the command reads an empty one");
+    }
+    let target = |which| {
+        if exec.json {
+            To::Kept { bytes: Vec::new(), limit: exec.max_output, seen: 0 }
+        } else {
+            To::Stream(Sink::open(which))
+        }
+    };
+    let mut reply = Reply {
+        name: &name,
+        timeline: &timeline,
+        out: Side::new(target(Which::Stdout), exec.encoding),
+        err: Side::new(target(Which::Stderr), exec.encoding),
+        save,
+        file: None,
+        header: None,
+        first: true,
+    };
+    let verdicts = tokio::select! {
+        biased;
+        name = left() => {
+            // Dropping the exchange resets the connection.
+            let text = format!("you left on {name}; the connection was reset, which ends the command on a remora server");
+            return Err(Failure::new(Class::Lost, reply.name, text));
+        }
+        verdicts = reply.receive(exchange) => verdicts?,
+    };
+    reply.conclude(exec, wire, verdicts)
+}
+
+/// Refuses what a plain wire has no place for, before anything is sent.
+fn carries(exec: &Exec, wire: Plain) -> Result<(), Failure> {
+    let impossible = [
+        (exec.user.is_some(), "--user", "its server runs commands as itself"),
+        (exec.port.is_some(), "--port", "the port is part of the target"),
+        (!exec.identity.is_empty(), "--identity", "nobody proves anything on it"),
+        (exec.known_hosts.is_some(), "--known-hosts", "nobody proves anything on it"),
+        (exec.accept_new, "--accept-new", "nobody proves anything on it"),
+        (exec.cwd.is_some(), "--cwd", "it carries a command line and nothing else; write 'cd DIR && …'"),
+        (!exec.env.is_empty(), "--env", "it carries a command line and nothing else; write 'NAME=VALUE …'"),
+        (
+            exec.timeout.is_some(),
+            "--timeout",
+            "it carries a command line and nothing else; write 'timeout 30s …'",
+        ),
+        (exec.wait_streams, "--wait-streams", "it carries a command line and nothing else"),
+        (exec.save.is_some() && wire != Plain::Header, "--save", "only the header wire names a file"),
+        (exec.silence && wire != Plain::Raw, "--silence", "replies on it say where they end"),
+    ];
+    if let Some((_, option, why)) = impossible.into_iter().find(|(given, ..)| *given) {
+        return Err(Failure::usage(format!("{option} makes no sense for {wire}://: {why}")));
+    }
+    if exec.save.is_some() && exec.json {
+        return Err(Failure::usage("--save and --json both want the output"));
+    }
+    if exec.save.is_some() && exec.encoding.is_some() {
+        return Err(Failure::usage(
+            "--encoding is for output that is shown; --save stores bytes as they come",
+        ));
+    }
+    Ok(())
+}
+
+/// Writes what travels to a file, a line per write or read.
+fn capture(exec: &Exec) -> Result<Option<Tap>, Failure> {
+    let Some(path) = &exec.capture else { return Ok(None) };
+    let file = std::fs::File::create(path).map_err(|error| {
+        Failure::usage(format!("can't write {}: {error}", escape(&path.display().to_string())))
+    })?;
+    let file = Mutex::new(file);
+    Ok(Some(Arc::new(move |direction, bytes| {
+        let mark = match direction {
+            Direction::Sent => '>',
+            Direction::Received => '<',
+        };
+        let line = format!("{mark} {}\n", hex(bytes));
+        // A debugging aid; a full disk doesn't end the command.
+        let _ = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
+    })))
+}
+
+fn failure(name: &str, error: &PlainError) -> Failure {
+    let failure = Failure::new(error.class(), name, chain(error));
+    match error {
+        PlainError::Dial(_) => failure.with_hint("does a server listen there?"),
+        PlainError::Lost(_) => failure.with_hint("the command may have run, and may have ended or not"),
+        PlainError::Fault(fault) if !fault.is_cut() => failure.with_hint("does the peer speak this wire?"),
+        _ => failure,
+    }
+}
+
+/// Ready when a person, or the system, wants us to end.
+async fn left() -> &'static str {
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => "Ctrl-C",
+        _ = terminate.recv() => "SIGTERM",
+        _ = hangup.recv() => "SIGHUP",
+    }
+}
+
+/// One of our output streams.
+struct Side {
+    output: Output,
+    /// Whoever read it is gone, or it can't be written.
+    closed: Option<io::Error>,
+}
+
+impl Side {
+    fn new(target: To, encoding: Option<&'static encoding_rs::Encoding>) -> Self {
+        Side { output: Output::new(target, encoding), closed: None }
+    }
+
+    async fn put(&mut self, bytes: Bytes, last: bool) {
+        if self.closed.is_none()
+            && let Err(error) = self.output.put(bytes, last).await
+        {
+            self.closed = Some(error);
+        }
+    }
+
+    /// What is worth telling of it: a broken pipe isn't.
+    fn trouble(&self) -> Option<&io::Error> {
+        self.closed.as_ref().filter(|error| error.kind() != ErrorKind::BrokenPipe)
+    }
+
+    fn kept(&self) -> Captured<'_> {
+        match &self.output.target {
+            To::Kept { bytes, seen, .. } => Captured { bytes, seen: *seen },
+            To::Stream(_) => Captured { bytes: &[], seen: 0 },
+        }
+    }
+}
+
+/// A reply on its way to where it belongs.
+struct Reply<'a> {
+    name: &'a str,
+    timeline: &'a Timeline,
+    out: Side,
+    err: Side,
+    save: Option<Save>,
+    /// What the file is to be called.
+    file: Option<String>,
+    header: Option<Box<Header>>,
+    first: bool,
+}
+
+impl Reply<'_> {
+    /// Moves the reply to its end, or until nobody wants it any more.
+    async fn receive(&mut self, mut exchange: Exchange) -> Result<Verdicts, Failure> {
+        loop {
+            match exchange.next().await.map_err(|error| failure(self.name, &error))? {
+                Some(Piece::Length(length)) => {
+                    self.timeline.note(&format!("a reply of {length} bytes begins"))
+                }
+                Some(Piece::Header(header)) => self.header(header)?,
+                Some(Piece::Payload { part, bytes }) => {
+                    if std::mem::take(&mut self.first) {
+                        self.timeline.note("first byte");
+                    }
+                    self.payload(part, bytes).await?;
+                    if self.is_unwanted() {
+                        self.timeline.note("nobody reads the output any more; the connection is reset");
+                        return Ok(exchange.unchecked());
+                    }
+                }
+                Some(Piece::Done(done)) => {
+                    self.told(&done);
+                    self.out.put(Bytes::new(), true).await;
+                    self.err.put(Bytes::new(), true).await;
+                    return Ok(done.verdicts);
+                }
+                // Done comes before this.
+                None => return Ok(exchange.unchecked()),
+            }
+        }
+    }
+
+    fn header(&mut self, header: Box<Header>) -> Result<(), Failure> {
+        self.timeline.note(&format!("a reply of {} bytes begins", header.total_size));
+        if !header.ignored.is_empty() {
+            self.timeline.note(&format!("ignored, since they make no sense: {}", header.ignored.join(", ")));
+        }
+        if let Some(save) = &self.save {
+            let given = header.file_name.as_deref().unwrap_or_default();
+            let file = safe_file_name(given).ok_or_else(|| {
+                let text = format!("the reply names no file that could be stored: '{}'", escape(given));
+                Failure::new(Class::Incompatible, self.name, text)
+            })?;
+            save.check(&file).map_err(|error| self.unsaved(&error))?;
+            self.file = Some(file);
+        }
+        self.header = Some(header);
+        Ok(())
+    }
+
+    fn unsaved(&self, error: &super::save::SaveError) -> Failure {
+        let failure =
+            Failure::new(Class::Lost, self.name, format!("the reply is not stored: {}", chain(error)));
+        match error {
+            super::save::SaveError::Exists(_) => failure.with_hint("--overwrite replaces it"),
+            super::save::SaveError::Io(_) => failure,
+        }
+    }
+
+    async fn payload(&mut self, part: Part, bytes: Bytes) -> Result<(), Failure> {
+        if let Some(save) = &mut self.save {
+            let written = save.write(&bytes);
+            return written.map_err(|error| self.unsaved(&error.into()));
+        }
+        match part {
+            Part::Both | Part::Stdout => self.out.put(bytes, false).await,
+            Part::Stderr => self.err.put(bytes, false).await,
+        }
+        Ok(())
+    }
+
+    /// Whether what is still to come has nowhere to go.
+    fn is_unwanted(&self) -> bool {
+        let stderr_comes =
+            self.header.as_ref().and_then(|header| header.streams).is_some_and(|streams| streams.stderr > 0);
+        self.out.closed.is_some() && (!stderr_comes || self.err.closed.is_some())
+    }
+
+    fn told(&self, done: &Done) {
+        if done.guessed {
+            self.timeline.note("ended, by a guess: 500 ms without a byte; the command may still run");
+        } else {
+            self.timeline.note("ended");
+        }
+        if done.behind > 0 {
+            self.timeline.note(&format!("{} bytes behind the reply belong to nothing", done.behind));
+        }
+    }
+
+    fn conclude(mut self, exec: &Exec, wire: Plain, verdicts: Verdicts) -> Result<Outcome, Failure> {
+        if wire == Plain::Header {
+            for (digest, verdict) in [("md5", verdicts.md5), ("blake3", verdicts.blake3)] {
+                self.timeline.note(&format!("{digest}: {}", told(verdict)));
+            }
+        } else {
+            self.timeline.note("this wire carries no digest and no exit status");
+        }
+        let differs = verdicts.differ().then(|| {
+            let which = if verdicts.md5 == Verdict::Differs { "md5" } else { "blake3" };
+            let text = format!("the output is not what the peer announced: its {which} digest differs");
+            Failure::new(Class::Lost, self.name, text)
+        });
+        let told = self.header.as_ref().and_then(|header| header.ending);
+        let outcome = match told {
+            _ if differs.is_some() => Some(Outcome::Failed(Class::Lost)),
+            Some(Ending::Exited(status)) => Some(Outcome::Exited(status)),
+            Some(Ending::Signaled(signal)) => Some(Outcome::Signaled { signal, by: None }),
+            Some(Ending::Unknown) => Some(Outcome::Failed(Class::Lost)),
+            None => None,
+        };
+        if exec.json {
+            let apart = self.header.as_ref().is_some_and(|header| header.streams.is_some());
+            let (stdout, stderr) = (self.out.kept(), self.err.kept());
+            let stderr = apart.then_some(&stderr);
+            let object = receipt::unproven(&exec.target, command(exec), outcome.as_ref(), &stdout, stderr);
+            if let Err(error) = print(&(object.to_string() + "\n")) {
+                say(&format!("can't write standard output: {error}"));
+            }
+        }
+        if let Some(failure) = differs {
+            return Err(failure);
+        }
+        for (side, name) in [(&self.out, "output"), (&self.err, "error")] {
+            if let Some(error) = side.trouble() {
+                let text = format!("can't write standard {name}: {error}");
+                return Err(Failure::new(Class::Internal, self.name, text));
+            }
+        }
+        if told == Some(Ending::Unknown) {
+            return Err(Failure::new(Class::Lost, self.name, "the peer does not know how the command ended"));
+        }
+        if let (Some(save), Some(file)) = (self.save.take(), self.file.take()) {
+            let (path, length) = save.finish(&file).map_err(|error| self.unsaved(&error))?;
+            say(&format!("stored {length} bytes in {}", escape(&path.display().to_string())));
+        }
+        Ok(outcome.unwrap_or(Outcome::Exited(0)))
+    }
+}
+
+fn told(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Absent => "no digest",
+        Verdict::Matches => "verified",
+        Verdict::Differs => "differs",
+        Verdict::Unchecked => "unchecked, the output was closed early",
+    }
 }
