@@ -234,7 +234,8 @@ impl Place {
                 choice.sure = true;
             }
             choice.sure &= !ask_all || access.unlocked.is_some();
-            access.sure = choice.sure && choice.keys.len() > 1;
+            // A remembered key is the only one looked for: there may be others.
+            access.sure = choice.sure && (choice.keys.len() > 1 || remembered.is_some());
             let known = host_keys::read(&access.files).lookup(&self.host, self.port);
             let trust = HostTrust { known, accept_new: exec.accept_new, accepted: access.accepted.clone() };
             let options = Options {
@@ -363,8 +364,9 @@ impl Place {
                 Some("make one with ssh-keygen -t ed25519, or name one with --identity".to_owned())
             }
             ConnectError::NotAccepted { .. } => Some(format!(
-                "add one of your public keys to {}'s authorized_keys on the host",
-                escape(&self.user)
+                "add one of your public keys to {}'s authorized_keys on the host, or name the right one with --identity: of many only the first {} are tried",
+                escape(&self.user),
+                remora_wire::limits::OFFERS
             )),
             ConnectError::Dial(remora_client::DialError::Connect { .. }) => {
                 Some(format!("does `remora serve` run there, and is port {} open?", self.port))
