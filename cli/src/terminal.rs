@@ -92,8 +92,9 @@ pub(crate) fn ask(question: &str, secret: bool) -> Option<String> {
         return None;
     }
     let tty = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
-    (&tty).write_all(question.as_bytes()).ok()?;
+    // Silence first: who sees the question and answers at once must not be heard, nor have the answer thrown away.
     let echo = secret.then(|| Silence::on(&tty)).flatten();
+    (&tty).write_all(question.as_bytes()).ok()?;
     let mut line = String::new();
     let read = BufReader::new(std::io::Read::take(&tty, 4096)).read_line(&mut line);
     if secret {
