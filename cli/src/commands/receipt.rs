@@ -40,7 +40,9 @@ pub(crate) fn receipt(
     stderr: &Captured<'_>,
 ) -> Value {
     let mut outcome = self::outcome(&outcome_of(receipt));
-    if let (Some(proto::receipt::Outcome::NotStarted(why)), Value::Object(object)) = (&receipt.outcome, &mut outcome) {
+    if let (Some(proto::receipt::Outcome::NotStarted(why)), Value::Object(object)) =
+        (&receipt.outcome, &mut outcome)
+    {
         object.insert("step".into(), why.step.clone().into());
         object.insert("errno".into(), why.errno.into());
         object.insert("text".into(), why.text.clone().into());
@@ -82,7 +84,13 @@ fn stream(report: &proto::StreamReport, captured: Option<&Captured<'_>>) -> Valu
 }
 
 /// What `--json` prints of a reply on a plain wire: nothing there is proven but what came.
-pub(crate) fn unproven(target: &str, command: Value, outcome: Option<&Outcome>, stdout: &Captured<'_>, stderr: Option<&Captured<'_>>) -> Value {
+pub(crate) fn unproven(
+    target: &str,
+    command: Value,
+    outcome: Option<&Outcome>,
+    stdout: &Captured<'_>,
+    stderr: Option<&Captured<'_>>,
+) -> Value {
     let stream = |captured: &Captured<'_>| {
         let mut object = Map::new();
         output(&mut object, captured);
@@ -101,11 +109,19 @@ pub(crate) fn unproven(target: &str, command: Value, outcome: Option<&Outcome>, 
 }
 
 fn output(object: &mut Map<String, Value>, captured: &Captured<'_>) {
-    match std::str::from_utf8(captured.bytes) {
+    let mut bytes = captured.bytes;
+    // What the limit cut within a character is text all the same, up to that character.
+    if let Err(error) = std::str::from_utf8(bytes)
+        && error.error_len().is_none()
+        && captured.seen > bytes.len() as u64
+    {
+        bytes = bytes.get(..error.valid_up_to()).unwrap_or_default();
+    }
+    match std::str::from_utf8(bytes) {
         Ok(text) => object.insert("text".into(), text.into()),
-        Err(_) => object.insert("base64".into(), base64(captured.bytes).into()),
+        Err(_) => object.insert("base64".into(), base64(bytes).into()),
     };
-    object.insert("cut_bytes".into(), captured.seen.saturating_sub(captured.bytes.len() as u64).into());
+    object.insert("cut_bytes".into(), captured.seen.saturating_sub(bytes.len() as u64).into());
 }
 
 /// Bytes that are mostly text: themselves, or in base64 under another name.
