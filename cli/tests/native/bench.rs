@@ -401,6 +401,78 @@ pub(crate) fn run_with(mut command: Command, input: &[u8]) -> Done {
     done
 }
 
+/// Runs a command on a terminal of its own, answering each question when it is asked, and gives all that it showed.
+pub(crate) fn run_on_terminal(home: &Home, command: &Command, dialogue: &[(&str, &str)]) -> Done {
+    const DRIVER: &str = r#"
+import json, os, pty, sys
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[2], sys.argv[2:])
+seen = b""
+def more():
+    global seen
+    try:
+        chunk = os.read(fd, 65536)
+    except OSError:
+        return False
+    seen += chunk
+    return bool(chunk)
+at = 0
+for question, answer in json.loads(sys.argv[1]):
+    while question.encode() not in seen[at:]:
+        if not more():
+            break
+    at = len(seen)
+    os.write(fd, answer.encode() + b"\n")
+while more():
+    pass
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+sys.stdout.buffer.write(seen)
+sys.stdout.flush()
+sys.exit(status if status >= 0 else 250)
+"#;
+    let mut python = home.clean(Command::new("python3"));
+    python.args(["-c", DRIVER, &serde_json::to_string(dialogue).unwrap()]);
+    python.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        value.map(|value| python.env(name, value));
+    }
+    run(python)
+}
+
+/// A real ssh-agent.
+pub(crate) struct Agent {
+    child: Child,
+    pub(crate) socket: PathBuf,
+}
+
+impl Agent {
+    pub(crate) fn start(home: &Home) -> Self {
+        // A socket's path is short (unix(7)), which a build folder's may not be.
+        let socket = home.path("agent");
+        let mut command = home.clean(Command::new("ssh-agent"));
+        command.args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("ssh-agent (openssh-client) is needed");
+        eventually(PATIENCE, "the agent listens", || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+        Agent { child, socket }
+    }
+
+    pub(crate) fn add(&self, key: &Path) {
+        let added =
+            Command::new("ssh-add").arg("-q").arg(key).env("SSH_AUTH_SOCK", &self.socket).output().unwrap();
+        assert!(added.status.success(), "ssh-add: {}", String::from_utf8_lossy(&added.stderr));
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A path as text.
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()

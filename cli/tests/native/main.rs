@@ -12,6 +12,11 @@
 
 mod bench;
 mod commands;
+mod daemon;
+mod hosts;
+mod limits;
+mod receipts;
 mod statuses;
 mod streams;
+mod users;
 mod vanishing;

@@ -1,0 +1,269 @@
+//! `remora serve`: starting, refusing to start, rereading, stopping.
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use remora_testkit::{eventually, group_members};
+
+use crate::bench::{Client, Done, Home, PATIENCE, Server, run, text};
+
+fn configured(home: &Home, text: &str, flags: &[&str]) -> Command {
+    if !home.path("host_key").exists() {
+        home.make_key("host_key", "ed25519", "");
+    }
+    let config = home.write("config.toml", text);
+    let mut command = Server::command(home, &["host_key"]);
+    command.arg("--config").arg(config).args(flags);
+    command
+}
+
+/// The URLs of `listen`, as TOML.
+fn listen(urls: &[&str]) -> String {
+    format!("listen = {urls:?}\n")
+}
+
+#[track_caller]
+fn refused(command: Command, within: &str) -> Done {
+    run(command).complained(193, "remora: usage: ", within)
+}
+
+#[test]
+fn each_listener_is_told_with_its_real_port() {
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    let socket = format!("unix:{}", text(&home.path("socket")));
+    let server =
+        Server::start_with(&home, &["host_key"], &["--listen", "native://127.0.0.1:0", "--listen", &socket]);
+    let urls = server.listening();
+    assert_eq!(urls.len(), 3);
+    assert_eq!(urls[2], socket);
+    home.write(".ssh/known_hosts", &format!("127.0.0.1 {}\n", home.public("host_key")));
+    for url in &urls {
+        run(home.exec([url, "true"])).ended(0);
+    }
+}
+
+#[test]
+fn a_host_key_that_others_can_read_is_refused() {
+    let home = Home::with_key();
+    let key = home.make_key("host_key", "ed25519", "");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let mut command = Server::command(&home, &["host_key"]);
+    command.args(["--listen", "native://127.0.0.1:0"]);
+    refused(command, text(&key)).complained(193, "remora: usage: ", "hint: chmod go-rwx");
+}
+
+#[test]
+fn a_host_key_that_cannot_be_used_is_refused() {
+    let home = Home::with_key();
+    home.make_key("locked", "ed25519", "secret");
+    home.write("nonsense", "not a key\n");
+    for (key, why) in [("locked", "passphrase"), ("nonsense", "nonsense"), ("missing", "missing")] {
+        let mut command = Server::command(&home, &[key]);
+        command.args(["--listen", "native://127.0.0.1:0"]);
+        refused(command, why);
+    }
+}
+
+#[test]
+fn an_unknown_configuration_key_is_refused_with_its_line() {
+    let home = Home::with_key();
+    let command = configured(
+        &home,
+        "\nstop_grace_seconds = 1\nlisten_on = []\n",
+        &["--listen", "native://127.0.0.1:0"],
+    );
+    let done = refused(command, "config.toml:3: ");
+    assert!(done.err().contains("listen_on"), "{}", done.err());
+    refused(configured(&home, "[limits]\nmemory = 1\n", &[]), "config.toml:2: ");
+    refused(configured(&home, "listen = [\n", &[]), "config.toml:");
+    let mut command = Server::command(&home, &[]);
+    command.args(["--config", "/nonexistent/config"]);
+    refused(command, "/nonexistent/config");
+}
+
+#[test]
+fn a_listening_url_that_makes_no_sense_is_refused() {
+    let home = Home::with_key();
+    for url in
+        ["127.0.0.1:1", "http://127.0.0.1:1", "native://localhost:1", "unix:", "native://127.0.0.1:1?x=y"]
+    {
+        let mut command = Server::command(&home, &[]);
+        command.args(["--listen", url]);
+        refused(command, "");
+    }
+}
+
+#[test]
+fn plain_wires_off_the_loopback_or_as_root_need_their_flag() {
+    let home = Home::with_key();
+    let root = crate::bench::own_name() == "root";
+    for wire in ["raw", "length", "header"] {
+        let mut command = Server::command(&home, &[]);
+        command.args(["--allow-plaintext-root", "--listen", &format!("{wire}://0.0.0.0:0")]);
+        refused(command, "--allow-plaintext-network");
+        let mut command = Server::command(&home, &[]);
+        command.args(["--listen", &format!("{wire}://127.0.0.1:0")]);
+        if root {
+            refused(command, "--allow-plaintext-root");
+        } else {
+            drop(Server::spawn(&home, command));
+        }
+    }
+    let mut command = Server::command(&home, &[]);
+    command.args(["--allow-plaintext-network", "--allow-plaintext-root", "--listen", "length://0.0.0.0:0"]);
+    assert!(Server::spawn(&home, command).listening()[0].starts_with("length://0.0.0.0:"));
+}
+
+#[test]
+fn two_servers_do_not_listen_on_one_port_or_socket() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let socket = format!("unix:{}", text(&home.path("socket")));
+    let other = Home::with_key();
+    let _second =
+        Server::start_with(&other, &[], &["--host-key", text(&home.path("host_key")), "--listen", &socket]);
+    for url in [format!("native://{}", server.target()), socket] {
+        let mut command = Server::command(&home, &["host_key"]);
+        command.args(["--listen", &url]);
+        run(command).complained(194, "remora: unreachable: can't listen", &url);
+    }
+}
+
+#[test]
+fn the_socket_of_a_killed_server_is_taken_over() {
+    let home = Home::empty();
+    let socket = format!("unix:{}", text(&home.path("socket")));
+    let start = || {
+        let mut command = Server::command(&home, &[]);
+        command.args(["--listen", &socket]);
+        Server::spawn(&home, command)
+    };
+    start().kill();
+    assert!(home.path("socket").exists());
+    let _second = start();
+    run(home.exec([&socket, "true"])).ended(0);
+}
+
+#[test]
+fn flags_win_over_the_configuration() {
+    let home = Home::with_key();
+    let socket = |name: &str| format!("unix:{}", text(&home.path(name)));
+    let config = format!("{}state_dir = \"/nonexistent\"\n", listen(&[&socket("a")]));
+    let server = Server::spawn(&home, configured(&home, &config, &["--listen", &socket("b")]));
+    assert_eq!(server.listening(), [socket("b")]);
+    drop(server);
+    let server = Server::spawn(&home, configured(&home, &config, &[]));
+    assert_eq!(server.listening(), [socket("a")]);
+}
+
+#[test]
+fn sighup_rereads_without_dropping_a_connection() {
+    let home = Home::with_key();
+    let socket = |name: &str| format!("unix:{}", text(&home.path(name)));
+    let config = home.path("config.toml");
+    let mut server =
+        Server::spawn(&home, configured(&home, &listen(&["native://127.0.0.1:0", &socket("a")]), &[]));
+    let port = server.listening()[0].rsplit_once(':').unwrap().1.to_owned();
+    home.write(".ssh/known_hosts", &format!("127.0.0.1 {}\n", home.public("host_key")));
+    let target = format!("127.0.0.1:{port}");
+    let wait = "trap 'echo done; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut over_tcp = Client::start(home.exec([&target, wait]));
+    let mut over_unix = Client::start(home.exec([&socket("a"), wait]));
+    assert_eq!((over_tcp.line(), over_unix.line()), ("ready".to_owned(), "ready".to_owned()));
+
+    fs::write(&config, listen(&["native://127.0.0.1:0", &socket("b")]) + "[limits]\nopen_files = 33\n")
+        .unwrap();
+    server.signal("HUP");
+    server.wait_for_log("configuration read again");
+    assert_eq!(server.listening()[2], socket("b"));
+    eventually(PATIENCE, "the removed listener is closed", || !home.path("a").exists());
+    run(home.exec([&socket("a"), "true"])).ended(194);
+    for url in [&socket("b"), &target] {
+        assert_eq!(run(home.exec([url, "ulimit -n"])).ended(0).out(), "33\n");
+    }
+
+    fs::write(&config, listen(&[&socket("c")]) + "nonsense = 1\n").unwrap();
+    server.signal("HUP");
+    server.wait_for_log("the configuration stays as it was");
+    assert!(server.log().contains("config.toml:2: "), "{}", server.log());
+    run(home.exec([&target, "true"])).ended(0);
+    assert!(!home.path("c").exists());
+
+    for client in [over_tcp, over_unix] {
+        client.signal("TERM");
+        assert_eq!(client.finish().ended(7).out(), "done\n");
+    }
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn sigterm_lets_a_running_command_end_and_takes_no_new_one() {
+    for signal in ["TERM", "INT"] {
+        let home = Home::with_key();
+        let mut server = Server::start(&home);
+        let mut client =
+            Client::start(home.exec([&server.target(), "echo ready; read line; echo $line; exit 5"]));
+        let mut stdin = client.child.stdin.take();
+        assert!(stdin.is_none(), "stdin was closed");
+        drop(client);
+        let mut command = home.exec([&server.target(), "echo ready; read line; echo $line; exit 5"]);
+        command.stdin(std::process::Stdio::piped());
+        client = Client::start(command);
+        stdin = client.child.stdin.take();
+        assert_eq!(client.line(), "ready");
+        server.signal(signal);
+        let port = server.port;
+        eventually(PATIENCE, "nothing listens any more", || TcpStream::connect(("127.0.0.1", port)).is_err());
+        run(home.exec([&server.target(), "true"])).ended(194);
+        std::io::Write::write_all(&mut stdin.take().unwrap(), b"the end\n").unwrap();
+        assert_eq!(client.finish().ended(5).out(), "the end\n");
+        assert_eq!(server.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn after_the_grace_time_sigterm_ends_what_still_runs() {
+    let home = Home::with_key();
+    let config = listen(&["native://127.0.0.1:0"]) + "stop_grace_seconds = 0\n";
+    let mut server = Server::spawn(&home, configured(&home, &config, &[]));
+    home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+    let status = home.path("status");
+    let line = "echo $$; sleep 1000 & exec sleep 1000";
+    let mut client = Client::start(home.exec(["--status-file", text(&status), &server.target(), line]));
+    let group = client.number();
+    server.signal("TERM");
+    client.finish().complained(143, &format!("remora: {}: signaled: ", server.target()), "shutdown");
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(group_members(group).is_empty(), "all of the group is gone when the server is");
+    let told: serde_json::Value = serde_json::from_str(&home.text("status")).unwrap();
+    assert_eq!(told["outcome"]["by"], "shutdown");
+}
+
+#[test]
+fn a_host_without_a_key_makes_one_once_and_says_where() {
+    let home = Home::with_key();
+    let start = || Server::start_with(&home, &[], &[]);
+    let made = home.path("state/host_ed25519_key");
+    let server = start();
+    let said = server.log().lines().any(|line| line == format!("remora: made a host key: {}", text(&made)));
+    let keys = ["ed25519", "ecdsa", "rsa"].map(|kind| format!("/etc/ssh/ssh_host_{kind}_key"));
+    if keys.iter().any(|path| fs::File::open(path).is_ok()) {
+        // This host has keys that are readable here: those are taken, and no other is made.
+        assert!(!said && !made.exists(), "{}", server.log());
+        return;
+    }
+    assert!(said, "{}", server.log());
+    assert_eq!(made.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let public = Command::new("ssh-keygen").arg("-yf").arg(&made).output().unwrap();
+    let public = String::from_utf8(public.stdout).unwrap();
+    home.write(".ssh/known_hosts", &format!("127.0.0.1 {public}"));
+    run(home.exec([&server.target(), "true"])).ended(0);
+    drop(server);
+    let server = start();
+    assert!(!server.log().contains("made a host key"), "{}", server.log());
+    run(home.exec([&server.target(), "true"])).ended(0);
+}
