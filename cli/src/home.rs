@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 /// The user's home directory: `HOME`, or what the user database says.
 pub(crate) fn directory() -> Option<PathBuf> {
-    env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from).or_else(|| account().map(|a| a.home))
+    env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| account().map(|a| a.home))
 }
 
 /// The user's name: what the user database says of this process, or `USER`.

@@ -20,7 +20,11 @@ const GLOBAL: &str = "/etc/ssh/ssh_known_hosts";
 pub(crate) fn files(named: Option<&Path>) -> Vec<PathBuf> {
     match named {
         Some(path) => vec![path.to_owned()],
-        None => home::directory().map(|home| home.join(".ssh/known_hosts")).into_iter().chain([GLOBAL.into()]).collect(),
+        None => home::directory()
+            .map(|home| home.join(".ssh/known_hosts"))
+            .into_iter()
+            .chain([GLOBAL.into()])
+            .collect(),
     }
 }
 
@@ -64,7 +68,8 @@ pub(crate) fn record(file: &Path, host: &str, port: u16, key: &PublicKey) -> io:
         text.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"|1|"))
     };
     let salt = hashed.then(salt).transpose()?;
-    let line = new_line(host, port, key, salt.as_ref()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let line = new_line(host, port, key, salt.as_ref())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut last = [b'\n'];
     if length > 0 {
         opened.read_exact_at(&mut last, length - 1)?;

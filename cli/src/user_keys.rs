@@ -51,7 +51,9 @@ pub(crate) async fn find(named: &[PathBuf], remembered: Option<&PublicKey>) -> R
         return Ok(Choice { keys, sure });
     }
     let mut keys = Vec::new();
-    for path in home::directory().into_iter().flat_map(|home| DEFAULTS.map(|name| home.join(".ssh").join(name))) {
+    for path in
+        home::directory().into_iter().flat_map(|home| DEFAULTS.map(|name| home.join(".ssh").join(name)))
+    {
         match load(&path) {
             Ok(key) if Some(&key.public) == remembered && matches!(key.signer, Signer::Key(_)) => {
                 return Ok(Choice { keys: vec![key], sure: true });
@@ -92,15 +94,19 @@ pub(crate) fn unlock(target: &str, path: &Path) -> Result<UserKey, Failure> {
     use remora_client::Class::Unauthenticated;
 
     let name = escape(&path.display().to_string());
-    let file = read(path).and_then(|text| Ok(KeyFile::parse(&text)?)).map_err(|problem| problem.failure(path))?;
+    let file =
+        read(path).and_then(|text| Ok(KeyFile::parse(&text)?)).map_err(|problem| problem.failure(path))?;
     let KeyState::Encrypted(encrypted) = &file.state else {
         return load(path).map_err(|problem| problem.failure(path));
     };
     for _ in 0..3 {
         let question = format!("Passphrase for key {name}: ");
         let Some(passphrase) = crate::terminal::ask(&question, true) else {
-            let text = format!("the key {name} is under a passphrase, and there is no terminal to ask for it");
-            return Err(Failure::new(Unauthenticated, target, text).with_hint("add the key to an agent: ssh-add"));
+            let text =
+                format!("the key {name} is under a passphrase, and there is no terminal to ask for it");
+            return Err(
+                Failure::new(Unauthenticated, target, text).with_hint("add the key to an agent: ssh-add")
+            );
         };
         match encrypted.decrypt(passphrase.as_bytes()) {
             Ok(key) => return Ok(UserKey { public: file.public, signer: Signer::Key(key), source: name }),

@@ -51,7 +51,11 @@ pub enum UserKeyError {
 
 impl UserKey {
     /// The proof that the user holds this key, on this connection alone.
-    pub(crate) async fn prove(&self, context: &AuthContext<'_>, user: &str) -> Result<proto::KeyProof, UserKeyError> {
+    pub(crate) async fn prove(
+        &self,
+        context: &AuthContext<'_>,
+        user: &str,
+    ) -> Result<proto::KeyProof, UserKeyError> {
         let message = context.message(user, self.public.blob());
         let sshsig = match &self.signer {
             Signer::Key(key) => sshsig::sign(key, NAMESPACE, &message)?,
@@ -60,7 +64,10 @@ impl UserKey {
                 sshsig::encode(&self.public, NAMESPACE, &signature)
             }
             Signer::Locked(path) => {
-                return Err(UserKeyError::Locked { public: Box::new(self.public.clone()), path: path.clone() });
+                return Err(UserKeyError::Locked {
+                    public: Box::new(self.public.clone()),
+                    path: path.clone(),
+                });
             }
         };
         Ok(proto::KeyProof { key: self.public.blob().to_vec(), sshsig })

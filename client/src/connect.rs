@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use remora_identity::auth::{AuthBinding, AuthContext};
 use remora_identity::PublicKey;
+use remora_identity::auth::{AuthBinding, AuthContext};
 use remora_identity::known_hosts::{HostKeyKinds, KnownKeys, Verdict};
 use remora_net::{ByteStream, Carrier, Link, LinkError, tls};
 use remora_wire::limits;
@@ -182,7 +182,8 @@ pub struct Opened {
 /// # Errors
 /// [`ConnectError`].
 pub async fn connect(host: &str, port: u16, options: Options) -> Result<Opened, ConnectError> {
-    let observe = |step| options.observer.as_ref().into_iter().for_each(|observer| observer(Step::clone(&step)));
+    let observe =
+        |step| options.observer.as_ref().into_iter().for_each(|observer| observer(Step::clone(&step)));
     let addresses = dial::resolve(host, port).await?;
     observe(Step::Resolved(addresses.clone()));
     let (stream, address) = dial::tcp(&addresses, options.connect_timeout).await?;
@@ -261,7 +262,11 @@ fn judge(trust: &HostTrust, shown: &PublicKey) -> Result<bool, ConnectError> {
         Verdict::Mismatch { .. } => Err(ConnectError::HostKeyMismatch { key: key() }),
         Verdict::Unknown { plain_name_differs } => {
             let accepted = trust.accepted.as_ref() == Some(shown) || trust.accept_new && !plain_name_differs;
-            if accepted { Ok(true) } else { Err(ConnectError::UnknownHost { key: key(), plain_name_differs }) }
+            if accepted {
+                Ok(true)
+            } else {
+                Err(ConnectError::UnknownHost { key: key(), plain_name_differs })
+            }
         }
     }
 }
@@ -287,9 +292,9 @@ async fn choose<'a>(
     observe(Step::Offered(offered.len()));
     link.end.offer(&options.user, offered.iter().map(|key| key.public.blob().to_vec()).collect());
     match link.event().await? {
-        ClientEvent::OfferReply(Some(index)) => offered
-            .get(index as usize)
-            .ok_or_else(|| ConnectError::Fault { code: 0, text: "it picked a key that was not offered".to_owned() }),
+        ClientEvent::OfferReply(Some(index)) => offered.get(index as usize).ok_or_else(|| {
+            ConnectError::Fault { code: 0, text: "it picked a key that was not offered".to_owned() }
+        }),
         ClientEvent::OfferReply(None) => Err(ConnectError::NotAccepted { tried: offered.len() }),
         event => Err(unexpected(event)),
     }
@@ -297,8 +302,12 @@ async fn choose<'a>(
 
 fn unexpected(event: ClientEvent) -> ConnectError {
     match event {
-        ClientEvent::Fault { code, text } => ConnectError::Fault { code, text: text.escape_debug().to_string() },
-        ClientEvent::GoAway { text } => ConnectError::Fault { code: 0, text: text.escape_debug().to_string() },
+        ClientEvent::Fault { code, text } => {
+            ConnectError::Fault { code, text: text.escape_debug().to_string() }
+        }
+        ClientEvent::GoAway { text } => {
+            ConnectError::Fault { code: 0, text: text.escape_debug().to_string() }
+        }
         _ => ConnectError::Fault { code: 0, text: "it spoke out of turn".to_owned() },
     }
 }

@@ -50,7 +50,10 @@ pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Di
 }
 
 /// Connects to the first address that answers, in the resolver's order (RFC 6724), all within one deadline.
-pub(crate) async fn tcp(addresses: &[SocketAddr], limit: Duration) -> Result<(TcpStream, SocketAddr), DialError> {
+pub(crate) async fn tcp(
+    addresses: &[SocketAddr],
+    limit: Duration,
+) -> Result<(TcpStream, SocketAddr), DialError> {
     let mut last = None;
     // Each address gets its share of the time, so that a black hole in front doesn't use up all of it.
     let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
@@ -66,12 +69,18 @@ pub(crate) async fn tcp(addresses: &[SocketAddr], limit: Duration) -> Result<(Tc
         };
         last = Some(connect_error(address, failed));
     }
-    Err(last.unwrap_or_else(|| DialError::Resolve { host: String::new(), source: io::ErrorKind::NotFound.into() }))
+    Err(last.unwrap_or_else(|| DialError::Resolve {
+        host: String::new(),
+        source: io::ErrorKind::NotFound.into(),
+    }))
 }
 
 /// Connects to a Unix socket.
 pub(crate) async fn unix(path: &Path) -> Result<UnixStream, DialError> {
-    let failed = |source| DialError::Connect { address: path.display().to_string().escape_debug().to_string(), source };
+    let failed = |source| DialError::Connect {
+        address: path.display().to_string().escape_debug().to_string(),
+        source,
+    };
     timeout(DIAL_TIMEOUT, UnixStream::connect(path)).await.map_err(|_| failed(timed_out()))?.map_err(failed)
 }
 

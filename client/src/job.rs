@@ -33,7 +33,9 @@ pub enum JobError {
     #[error("the connection was given up")]
     Left,
     /// What arrived isn't what the receipt says was sent.
-    #[error("{stream} is not what the host sent: {received} bytes arrived, the receipt says {sent}, in doubt are {in_doubt}")]
+    #[error(
+        "{stream} is not what the host sent: {received} bytes arrived, the receipt says {sent}, in doubt are {in_doubt}"
+    )]
     Mismatch {
         /// Which stream.
         stream: Stream,
@@ -91,7 +93,8 @@ impl Incoming {
     }
 
     fn check(&self, stream: Stream, report: Option<&proto::StreamReport>) -> Result<(), JobError> {
-        let (sent, digest) = report.map_or((0, [].as_slice()), |report| (report.length, report.blake3.as_slice()));
+        let (sent, digest) =
+            report.map_or((0, [].as_slice()), |report| (report.length, report.blake3.as_slice()));
         let mismatch = |in_doubt| JobError::Mismatch { stream, received: self.received, sent, in_doubt };
         if sent != self.received {
             return Err(mismatch(self.received.max(sent)));
@@ -194,8 +197,11 @@ impl Job {
     /// The writing end of its stdin; none the second time.
     pub fn stdin(&mut self) -> Option<Writer> {
         let [taken, ..] = &mut self.taken;
-        (!std::mem::replace(taken, true))
-            .then(|| Writer { shared: self.shared.clone(), channel: self.channel, finished: false })
+        (!std::mem::replace(taken, true)).then(|| Writer {
+            shared: self.shared.clone(),
+            channel: self.channel,
+            finished: false,
+        })
     }
 
     /// The reading end of its stdout; none the second time. Dropping it early closes the stream on the host.
@@ -246,7 +252,9 @@ impl Job {
     pub async fn wait(&self) -> Result<Finished, JobError> {
         poll_fn(|cx| {
             let mut state = self.shared.lock();
-            let Some(job) = state.jobs.get_mut(&self.channel) else { return Poll::Ready(Err(JobError::Left)) };
+            let Some(job) = state.jobs.get_mut(&self.channel) else {
+                return Poll::Ready(Err(JobError::Left));
+            };
             match &job.result {
                 Some(result) => Poll::Ready(result.clone()),
                 None => {

@@ -95,7 +95,11 @@ impl std::str::FromStr for Target {
         }
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() { Err(TargetError::NoPath) } else { Ok(Target::Unix { path: path.into() }) };
+            return if path.is_empty() {
+                Err(TargetError::NoPath)
+            } else {
+                Ok(Target::Unix { path: path.into() })
+            };
         }
         let Some((scheme, rest)) = text.split_once("://") else { return native(text) };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -124,10 +128,14 @@ fn native(text: &str) -> Result<Target, TargetError> {
 
 fn host_port(text: &str) -> Result<(String, Option<u16>), TargetError> {
     if let Some(rest) = text.strip_prefix('[') {
-        let Some((host, rest)) = rest.split_once(']') else { return Err(TargetError::Brackets(text.to_owned())) };
+        let Some((host, rest)) = rest.split_once(']') else {
+            return Err(TargetError::Brackets(text.to_owned()));
+        };
         let port = match rest {
             "" => None,
-            rest => Some(port(rest.strip_prefix(':').ok_or_else(|| TargetError::Brackets(text.to_owned()))?)?),
+            rest => {
+                Some(port(rest.strip_prefix(':').ok_or_else(|| TargetError::Brackets(text.to_owned()))?)?)
+            }
         };
         return Ok((name(host, "host name")?, port));
     }
@@ -193,8 +201,20 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_by_name() {
-        for text in ["", "-oProxyCommand=x", "me@-x", "a b", "a\nb", "$(id)", "`id`", "me@", "@host", "h:0", "h:70000", "h:+7"]
-        {
+        for text in [
+            "",
+            "-oProxyCommand=x",
+            "me@-x",
+            "a b",
+            "a\nb",
+            "$(id)",
+            "`id`",
+            "me@",
+            "@host",
+            "h:0",
+            "h:70000",
+            "h:+7",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text:?}");
         }
         assert_eq!("::1".parse::<Target>(), Err(TargetError::Brackets("::1".into())));

@@ -39,8 +39,12 @@ pub(crate) fn judge(
             // of these keys may be told by name that only this account is served.
             let authorized = authorized_keys(settings);
             let attempt = Attempt { user, key_blob: &proof.key, sshsig: &proof.sshsig };
-            let context =
-                AuthContext { binding: auth, nonce: &binding.nonce, alpn: ALPN, host_key_blob: &binding.host_key };
+            let context = AuthContext {
+                binding: auth,
+                nonce: &binding.nonce,
+                alpn: ALPN,
+                host_key_blob: &binding.host_key,
+            };
             let mut result = authenticate(attempt, &context, &AuthorizedKeys::default());
             for keys in &authorized {
                 result = result.or_else(|_| authenticate(attempt, &context, keys));

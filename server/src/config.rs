@@ -91,7 +91,11 @@ impl FileConfig {
             return Err(ConfigError::TooLong { path: path.to_owned() });
         }
         let text = std::fs::read_to_string(path).map_err(io)?;
-        FileConfig::parse(&text).map_err(|(line, what)| ConfigError::Syntax { path: path.to_owned(), line, what })
+        FileConfig::parse(&text).map_err(|(line, what)| ConfigError::Syntax {
+            path: path.to_owned(),
+            line,
+            what,
+        })
     }
 
     /// Parses the text of a file; on failure gives the line, from 1, and what is wrong there.

@@ -69,7 +69,9 @@ impl HostKeyFileError {
             HostKeyFileError::Mode { source, .. } => source.hint(),
             HostKeyFileError::Key { source, .. } => source.hint().map(str::to_owned),
             HostKeyFileError::Encrypted { .. } => Some("name another with --host-key".to_owned()),
-            HostKeyFileError::Io { .. } => Some("name a readable one with --host-key, or another --state-dir".to_owned()),
+            HostKeyFileError::Io { .. } => {
+                Some("name a readable one with --host-key, or another --state-dir".to_owned())
+            }
             _ => None,
         }
     }
@@ -82,7 +84,10 @@ impl HostKeyFileError {
 ///
 /// # Errors
 /// [`HostKeyFileError`]: a named file that can't be used, or any file that others can read.
-pub fn load_host_keys(files: &[PathBuf], state_dir: &Path) -> Result<(HostKeys, Option<PathBuf>), HostKeyFileError> {
+pub fn load_host_keys(
+    files: &[PathBuf],
+    state_dir: &Path,
+) -> Result<(HostKeys, Option<PathBuf>), HostKeyFileError> {
     if !files.is_empty() {
         let keys = files.iter().map(|path| load(path)).collect::<Result<Vec<_>, _>>()?;
         return Ok((HostKeys::new(&keys, PROTOCOL)?, None));
@@ -119,14 +124,16 @@ fn load(path: &Path) -> Result<PrivateKey, HostKeyFileError> {
         .map_err(|source| HostKeyFileError::Mode { path: path.to_owned(), source })?;
     let mut text = Vec::new();
     file.take(limits::KEY_FILE_MAX as u64 + 1).read_to_end(&mut text).map_err(io)?;
-    let key = KeyFile::parse(&text).map_err(|source| HostKeyFileError::Key { path: path.to_owned(), source })?;
+    let key =
+        KeyFile::parse(&text).map_err(|source| HostKeyFileError::Key { path: path.to_owned(), source })?;
     key.into_plain().ok_or_else(|| HostKeyFileError::Encrypted { path: path.to_owned() })
 }
 
 /// Written beside and renamed, so that a crash leaves a whole key or none; never over an existing one.
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
-        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700).create(folder)?;
+        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
+            .create(folder)?;
     }
     let draft = path.with_extension(format!("new-{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;

@@ -4,7 +4,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use remora_engine::{
-    Blame, EndReason, Ended, How, InputEnd, JobRequest, LimitKind, MemoryMeans, NotStarted, OutputEnd, Program, Stdin,
+    Blame, EndReason, Ended, How, InputEnd, JobRequest, LimitKind, MemoryMeans, NotStarted, OutputEnd,
+    Program, Stdin,
 };
 use remora_identity::Refusal;
 use remora_wire::native::proto;
@@ -19,7 +20,11 @@ pub(crate) fn request(start: &proto::Start) -> Option<JobRequest> {
     };
     Some(JobRequest {
         cwd: start.working_directory.clone().map(|path| std::ffi::OsString::from_vec(path).into()),
-        env: start.environment.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
+        env: start
+            .environment
+            .iter()
+            .map(|variable| (variable.name.clone(), variable.value.clone()))
+            .collect(),
         stdin: if start.no_stdin { Stdin::Null } else { Stdin::Piped },
         wait_streams: start.wait_streams,
         ..JobRequest::new(program)
@@ -60,9 +65,9 @@ impl Subject {
     pub(crate) fn ended(&self, settings: &Settings, ended: &Ended) -> proto::Receipt {
         let (ended_by, limit) = ended.stopped.map_or((proto::EndReason::Unspecified, ""), reason);
         let outcome = match ended.how {
-            How::Exited(status) => {
-                proto::receipt::Outcome::Exited(proto::Exited { status: u32::try_from(status).unwrap_or(255) })
-            }
+            How::Exited(status) => proto::receipt::Outcome::Exited(proto::Exited {
+                status: u32::try_from(status).unwrap_or(255),
+            }),
             How::Signaled { signal, core_dumped } => proto::receipt::Outcome::Signaled(proto::Signaled {
                 signal: u32::try_from(signal.number()).unwrap_or(0),
                 core_dumped,

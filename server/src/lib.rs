@@ -15,10 +15,10 @@ mod plain;
 mod serve;
 mod settings;
 
-pub use config::{ConfigError, FileConfig, LimitsConfig};
 pub use account::own_account;
+pub use config::{ConfigError, FileConfig, LimitsConfig};
 pub use host_keys::{HostKeyFileError, load_host_keys};
-pub use remora_identity::Account;
 pub use listen::{ListenError, ListenUrl, Listener, PlainWire, UrlError, bind};
+pub use remora_identity::Account;
 pub use serve::{ListenerChange, Phase, local, serve};
 pub use settings::{JobLimits, KeyPath, Settings, SettingsError};

@@ -57,7 +57,9 @@ impl std::fmt::Display for PlainWire {
 #[non_exhaustive]
 pub enum UrlError {
     /// No scheme, or an unknown one.
-    #[error("'{0}' is no listening URL: native://ADDR:PORT, unix:PATH, raw://, length:// or header://ADDR:PORT is")]
+    #[error(
+        "'{0}' is no listening URL: native://ADDR:PORT, unix:PATH, raw://, length:// or header://ADDR:PORT is"
+    )]
     Scheme(String),
     /// Not an address and a port.
     #[error("'{0}' isn't ADDR:PORT with a numeric address, as 127.0.0.1:8080 or [::1]:8080")]
@@ -186,9 +188,9 @@ pub fn bind(asked: &ListenUrl) -> Result<Listener, ListenError> {
             (socket, ListenUrl::Plain { wire: *wire, address, encoding: *encoding })
         }
         ListenUrl::Unix(path) => {
-            remove_abandoned(path).map_err(failed)?.map_or(Ok(()), |what| {
-                Err(ListenError::Occupied { url: asked.to_string(), what })
-            })?;
+            remove_abandoned(path)
+                .map_err(failed)?
+                .map_or(Ok(()), |what| Err(ListenError::Occupied { url: asked.to_string(), what }))?;
             let listener = UnixListener::bind(path).map_err(failed)?;
             // The kernel tells who connects; the mode keeps others from filling the queue.
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;

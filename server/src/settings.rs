@@ -30,7 +30,13 @@ impl JobLimits {
             (Some(limit), Some(asked)) => Some(limit.min(asked)),
             (limit, asked) => limit.or(asked),
         };
-        Limits { wall, memory: self.memory, open_files: self.open_files, output: self.output, ..Limits::default() }
+        Limits {
+            wall,
+            memory: self.memory,
+            open_files: self.open_files,
+            output: self.output,
+            ..Limits::default()
+        }
     }
 }
 

@@ -23,7 +23,9 @@ pub(crate) async fn connect(user: &str) -> Result<(Opened, LocalServer), Failure
     let settings = Arc::new(Settings::for_local().map_err(|error| internal(error.to_string()))?);
     let (ours, theirs) = UnixStream::pair().map_err(|error| internal(format!("no socket pair: {error}")))?;
     let task = tokio::spawn(local(theirs, settings.clone()));
-    let opened = connect_local(ours, "local", user).await.map_err(|error| internal(crate::printable::chain(&error)))?;
+    let opened = connect_local(ours, "local", user)
+        .await
+        .map_err(|error| internal(crate::printable::chain(&error)))?;
     Ok((opened, LocalServer { task, settings }))
 }
 

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remora_client::{Class, Outcome, exit_status};
-use remora_server::{FileConfig, ListenerChange, JobLimits, KeyPath, ListenUrl, Listener, Settings, bind, load_host_keys, own_account, serve};
+use remora_server::{
+    FileConfig, JobLimits, KeyPath, ListenUrl, Listener, ListenerChange, Settings, bind, load_host_keys,
+    own_account, serve,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -40,7 +43,11 @@ fn log() {
         tracing_subscriber::EnvFilter::new("info")
     });
     // Names from peers are escaped where they are logged, and once more by the formatter.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
 }
 
 /// Flags and file, joined: flags win.
@@ -78,10 +85,10 @@ fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
         .or(file.state_dir)
         .or_else(home::state)
         .ok_or_else(|| Failure::usage("no home directory to keep state in; name a --state-dir"))?;
-    let host_key_files = if flags.host_key.is_empty() { file.host_key.unwrap_or_default() } else { flags.host_key.clone() };
-    let mut settings = Settings::new(account).map_err(|error| {
-        Failure::new(Class::Internal, "", format!("can't set up the engine: {error}"))
-    })?;
+    let host_key_files =
+        if flags.host_key.is_empty() { file.host_key.unwrap_or_default() } else { flags.host_key.clone() };
+    let mut settings = Settings::new(account)
+        .map_err(|error| Failure::new(Class::Internal, "", format!("can't set up the engine: {error}")))?;
     let mut new_host_key = None;
     if listen.iter().any(|url| matches!(url, ListenUrl::Native(_))) {
         let (keys, made) = load_host_keys(&host_key_files, &state_dir).map_err(|error| {
@@ -94,8 +101,10 @@ fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
         settings.host_keys = Some(keys);
         new_host_key = made;
     }
-    settings.authorized_keys =
-        or(&flags.authorized_keys, file.authorized_keys, ".ssh/authorized_keys").into_iter().map(KeyPath).collect();
+    settings.authorized_keys = or(&flags.authorized_keys, file.authorized_keys, ".ssh/authorized_keys")
+        .into_iter()
+        .map(KeyPath)
+        .collect();
     settings.limits = JobLimits {
         wall: file.limits.wall_seconds.map(Duration::from_secs),
         memory: file.limits.memory_bytes,
@@ -120,8 +129,10 @@ fn permit_plain(url: &ListenUrl, root: bool, allow_network: bool, allow_root: bo
         .with_hint("listen on 127.0.0.1, or say --allow-plaintext-network"));
     }
     if root && !allow_root {
-        return Err(Failure::usage(format!("{url} would run the commands of any local root process as root, without a key"))
-            .with_hint("run as another user, or say --allow-plaintext-root"));
+        return Err(Failure::usage(format!(
+            "{url} would run the commands of any local root process as root, without a key"
+        ))
+        .with_hint("run as another user, or say --allow-plaintext-root"));
     }
     Ok(())
 }
@@ -136,8 +147,11 @@ async fn daemon(flags: &Serve) -> Result<(), Failure> {
     let handler = |kind| {
         signal(kind).map_err(|error| Failure::new(Class::Internal, "", format!("no signal handler: {error}")))
     };
-    let (mut terminate, mut interrupt, mut hangup) =
-        (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?, handler(SignalKind::hangup())?);
+    let (mut terminate, mut interrupt, mut hangup) = (
+        handler(SignalKind::terminate())?,
+        handler(SignalKind::interrupt())?,
+        handler(SignalKind::hangup())?,
+    );
     let mut served = listen;
     for listener in &first {
         say(&format!("listening on {}", escape(&listener.url.to_string())));
@@ -178,9 +192,7 @@ fn listeners(wanted: &[ListenUrl], served: &[ListenUrl]) -> Result<Vec<Listener>
     wanted
         .iter()
         .filter(|url| !served.contains(url))
-        .map(|url| {
-            bind(url).map_err(|error| Failure::new(Class::Unreachable, "", chain(&error)))
-        })
+        .map(|url| bind(url).map_err(|error| Failure::new(Class::Unreachable, "", chain(&error))))
         .collect()
 }
 
