@@ -4,6 +4,7 @@
 //! multiplexed protocol of remora itself, [`plain`] the three small ones. Every length is compared with
 //! [`limits`] before memory is asked for.
 
+pub mod explain;
 pub mod limits;
 pub mod native;
 pub mod plain;
