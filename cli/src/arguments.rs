@@ -126,8 +126,8 @@ pub(crate) struct Exec {
     #[arg(long)]
     pub(crate) silence: bool,
 
-    /// Write what travels on the connection, unencrypted, to this file
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// Write what travels, unencrypted, to this file for `remora wire decode`
+    #[arg(long, value_name = "FILE")]
     pub(crate) capture: Option<PathBuf>,
 
     /// Tell what happened when

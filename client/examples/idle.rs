@@ -24,13 +24,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             sure: true,
             connect_timeout: std::time::Duration::from_secs(10),
             observer: None,
+            tap: None,
         };
         let opened = connect(host, port.parse()?, options).await?;
         opened.connection.accepted().await?;
         open.push(opened);
     }
     println!("open");
-    let mut end = tokio::net::unix::pipe::OpenOptions::new().unchecked(true).open_receiver("/proc/self/fd/0")?;
+    let mut end =
+        tokio::net::unix::pipe::OpenOptions::new().unchecked(true).open_receiver("/proc/self/fd/0")?;
     let mut rest = Vec::new();
     end.read_to_end(&mut rest).await?;
     Ok(())

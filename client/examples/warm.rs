@@ -29,15 +29,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             sure: true,
             connect_timeout: std::time::Duration::from_secs(10),
             observer: None,
+            tap: None,
         };
         connect(host, port.parse()?, options).await?
     } else {
-        connect_unix(target.as_ref(), user).await?
+        connect_unix(target.as_ref(), user, None).await?
     };
     let (mut local, mut remote) = (Vec::new(), Vec::new());
     for run in 0..runs + 20 {
         let start = Instant::now();
-        let status = Command::new("/bin/sh").args(["-c", "true"]).stdin(Stdio::null()).stdout(Stdio::piped()).output()?;
+        let status = Command::new("/bin/sh")
+            .args(["-c", "true"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .output()?;
         let spawned = start.elapsed();
         let start = Instant::now();
         let mut id = [0; 16];

@@ -7,7 +7,7 @@ use std::time::Duration;
 use remora_identity::PublicKey;
 use remora_identity::auth::{AuthBinding, AuthContext};
 use remora_identity::known_hosts::{HostKeyKinds, KnownKeys, Verdict};
-use remora_net::{ByteStream, Carrier, Link, LinkError, tls};
+use remora_net::{ByteStream, Carrier, Link, LinkError, Tap, tls};
 use remora_wire::limits;
 use remora_wire::native::{ALPN, Client, ClientEvent, proto};
 use tokio::time::timeout;
@@ -74,6 +74,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Is told what happens.
     pub observer: Option<Observer>,
+    /// Is told what travels inside TLS.
+    pub tap: Option<Tap>,
 }
 
 /// Why there is no connection.
@@ -198,6 +200,7 @@ pub async fn connect(host: &str, port: u16, options: Options) -> Result<Opened, 
     // Nothing of ours was sent so far but the handshake, and nothing is unless this key is the right one.
     let host_is_new = judge(&options.trust, &shown.key)?;
 
+    carrier.set_tap(options.tap.clone());
     let mut link = Link::new(carrier, Client::new(limits::WINDOW));
     let hello = timeout(DIAL_TIMEOUT, greeting(&mut link)).await.map_err(late)??;
     let nonce = nonce(&hello);
@@ -225,8 +228,11 @@ pub async fn connect_local(
     stream: impl ByteStream + 'static,
     host: &str,
     user: &str,
+    tap: Option<Tap>,
 ) -> Result<Opened, ConnectError> {
-    let mut link = Link::new(Carrier::clear(stream), Client::new(limits::WINDOW));
+    let mut carrier = Carrier::clear(stream);
+    carrier.set_tap(tap);
+    let mut link = Link::new(carrier, Client::new(limits::WINDOW));
     let late = |_| ConnectError::Timeout { address: host.to_owned(), limit: DIAL_TIMEOUT };
     let hello = timeout(DIAL_TIMEOUT, greeting(&mut link)).await.map_err(late)??;
     link.end.hello(SOFTWARE);
@@ -240,9 +246,13 @@ pub async fn connect_local(
 ///
 /// # Errors
 /// [`ConnectError`].
-pub async fn connect_unix(path: &std::path::Path, user: &str) -> Result<Opened, ConnectError> {
+pub async fn connect_unix(
+    path: &std::path::Path,
+    user: &str,
+    tap: Option<Tap>,
+) -> Result<Opened, ConnectError> {
     let stream = dial::unix(path).await?;
-    connect_local(stream, &format!("unix:{}", path.display().to_string().escape_debug()), user).await
+    connect_local(stream, &format!("unix:{}", path.display().to_string().escape_debug()), user, tap).await
 }
 
 /// For a known host only the types of its recorded keys are asked for, as ssh does; otherwise it would show its favourite.

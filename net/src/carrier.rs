@@ -20,12 +20,25 @@ pub const HIGH_WATER: usize = 512 * 1024;
 /// Most plaintext of one TLS record (RFC 8446, 5.1).
 const RECORD: usize = 16 * 1024;
 
+/// Which way bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the peer: what one write handed over.
+    Sent,
+    /// From the peer: what one read returned.
+    Received,
+}
+
+/// Is told what travels, before encryption and after decryption: a debugging aid.
+pub type Tap = std::sync::Arc<dyn Fn(Direction, &[u8]) + Send + Sync>;
+
 /// A byte stream with what is between it and the frames.
 pub struct Carrier {
     stream: Box<dyn ByteStream>,
     layer: Layer,
     pending: usize,
     ended: bool,
+    tap: Option<Tap>,
 }
 
 enum Layer {
@@ -41,6 +54,7 @@ impl Carrier {
             layer: Layer::Clear { out: BytesMut::new() },
             pending: 0,
             ended: false,
+            tap: None,
         }
     }
 
@@ -48,7 +62,12 @@ impl Carrier {
     pub fn tls(stream: Box<dyn ByteStream>, mut connection: Connection) -> Self {
         // What waits is bounded by who writes, against HIGH_WATER; a limit in here would cut writes in two.
         connection.set_buffer_limit(None);
-        Carrier { stream, layer: Layer::Tls(Box::new(connection)), pending: 0, ended: false }
+        Carrier { stream, layer: Layer::Tls(Box::new(connection)), pending: 0, ended: false, tap: None }
+    }
+
+    /// Has somebody told what travels from now on.
+    pub fn set_tap(&mut self, tap: Option<Tap>) {
+        self.tap = tap;
     }
 
     /// The TLS connection, if there is one.
@@ -77,6 +96,9 @@ impl Carrier {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if length == 0 {
             return Ok(());
+        }
+        if let Some(tap) = &self.tap {
+            tap(Direction::Sent, &parts.concat());
         }
         match &mut self.layer {
             Layer::Clear { out } => {
@@ -121,7 +143,7 @@ impl Carrier {
             }
             Layer::Tls(connection) => {
                 while connection.wants_write() {
-                    match connection.write_tls(&mut Sync { stream: &mut self.stream, cx }) {
+                    match connection.write_tls(&mut Blocking { stream: &mut self.stream, cx }) {
                         Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                         Ok(written) => self.pending = self.pending.saturating_sub(written),
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -150,7 +172,12 @@ impl Carrier {
         };
         match result {
             // What came before the failure is delivered first; the failure is found again by the next call.
-            _ if input.len() > before => Poll::Ready(Ok(input.len() - before)),
+            _ if input.len() > before => {
+                if let Some(tap) = &self.tap {
+                    tap(Direction::Received, input.get(before..).unwrap_or_default());
+                }
+                Poll::Ready(Ok(input.len() - before))
+            }
             Poll::Ready(Ok(())) => {
                 self.ended = true;
                 Poll::Ready(Ok(0))
@@ -176,7 +203,7 @@ impl Carrier {
                 return Poll::Ready(Err(error));
             }
             let Layer::Tls(connection) = &mut self.layer else { return Poll::Ready(Ok(())) };
-            match connection.read_tls(&mut Sync { stream: &mut self.stream, cx }) {
+            match connection.read_tls(&mut Blocking { stream: &mut self.stream, cx }) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -184,7 +211,7 @@ impl Carrier {
             }
             if let Err(error) = connection.process_new_packets() {
                 // The alert that tells the peer why is written as far as it goes.
-                let _ = connection.write_tls(&mut Sync { stream: &mut self.stream, cx });
+                let _ = connection.write_tls(&mut Blocking { stream: &mut self.stream, cx });
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
             }
         }
@@ -217,7 +244,7 @@ impl Carrier {
             if closed || (input.len() > start && input.capacity() - input.len() < RECORD) {
                 return Poll::Ready(Ok(()));
             }
-            match connection.read_tls(&mut Sync { stream: &mut self.stream, cx }) {
+            match connection.read_tls(&mut Blocking { stream: &mut self.stream, cx }) {
                 Ok(0) => closed = true,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -225,7 +252,7 @@ impl Carrier {
             }
             if let Err(error) = connection.process_new_packets() {
                 // The alert that tells the peer why is written as far as it goes.
-                let _ = connection.write_tls(&mut Sync { stream: &mut self.stream, cx });
+                let _ = connection.write_tls(&mut Blocking { stream: &mut self.stream, cx });
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
             }
         }
@@ -233,12 +260,12 @@ impl Carrier {
 }
 
 /// rustls reads and writes synchronously; this shows it an asynchronous stream that would block.
-struct Sync<'a, 'b> {
+struct Blocking<'a, 'b> {
     stream: &'a mut Box<dyn ByteStream>,
     cx: &'a mut Context<'b>,
 }
 
-impl Read for Sync<'_, '_> {
+impl Read for Blocking<'_, '_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(into);
         match Pin::new(&mut self.stream).poll_read(self.cx, &mut buffer) {
@@ -248,7 +275,7 @@ impl Read for Sync<'_, '_> {
     }
 }
 
-impl Write for Sync<'_, '_> {
+impl Write for Blocking<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match Pin::new(&mut self.stream).poll_write(self.cx, bytes) {
             Poll::Ready(result) => result,

@@ -10,5 +10,5 @@ mod link;
 pub mod tls;
 
 pub use buffers::Buffers;
-pub use carrier::{ByteStream, Carrier, HIGH_WATER};
+pub use carrier::{ByteStream, Carrier, Direction, HIGH_WATER, Tap};
 pub use link::{Link, LinkError};

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::local::LocalServer;
 use super::streams::{Input, Output, Target as To};
-use super::{local, plain, receipt};
+use super::{capture, local, plain, receipt};
 use crate::arguments::{Exec, ExitStyle};
 use crate::printable::{chain, escape};
 use crate::stdio::{Sink, Which};
@@ -202,13 +202,15 @@ impl Place {
     async fn open(&self, exec: &Exec, timeline: &Timeline, access: &mut Access) -> Result<Attempt, Failure> {
         match &self.target {
             Target::Local => {
-                let (opened, server) = local::connect(&self.user).await?;
+                let (opened, server) = local::connect(&self.user, capture::tap(exec)?).await?;
                 access.sure = false;
                 Ok(Attempt { opened, server: Some(server) })
             }
             Target::Unix { path } => {
                 access.sure = false;
-                let opened = connect_unix(path, &self.user).await.map_err(|error| self.failure(&error))?;
+                let opened = connect_unix(path, &self.user, capture::tap(exec)?)
+                    .await
+                    .map_err(|error| self.failure(&error))?;
                 timeline.note("connected");
                 Ok(Attempt { opened, server: None })
             }
@@ -245,6 +247,7 @@ impl Place {
                 sure: choice.sure,
                 connect_timeout: exec.connect_timeout,
                 observer: timeline.observer(),
+                tap: capture::tap(exec)?,
             };
             match connect(&self.host, self.port, options).await {
                 Ok(opened) => {

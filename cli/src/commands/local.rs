@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use remora_client::{Class, Opened, connect_local};
+use remora_net::Tap;
 use remora_server::{Settings, local};
 use tokio::net::UnixStream;
 
@@ -18,12 +19,12 @@ pub(crate) struct LocalServer {
 ///
 /// # Errors
 /// No socket pair, an account that the user database doesn't know, or a failed greeting.
-pub(crate) async fn connect(user: &str) -> Result<(Opened, LocalServer), Failure> {
+pub(crate) async fn connect(user: &str, tap: Option<Tap>) -> Result<(Opened, LocalServer), Failure> {
     let internal = |text: String| Failure::new(Class::Internal, "local", text);
     let settings = Arc::new(Settings::for_local().map_err(|error| internal(error.to_string()))?);
     let (ours, theirs) = UnixStream::pair().map_err(|error| internal(format!("no socket pair: {error}")))?;
     let task = tokio::spawn(local(theirs, settings.clone()));
-    let opened = connect_local(ours, "local", user)
+    let opened = connect_local(ours, "local", user, tap)
         .await
         .map_err(|error| internal(crate::printable::chain(&error)))?;
     Ok((opened, LocalServer { task, settings }))

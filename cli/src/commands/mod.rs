@@ -1,5 +1,6 @@
 //! One file a verb.
 
+mod capture;
 pub(crate) mod exec;
 mod local;
 mod plain;

@@ -1,19 +1,19 @@
 //! `remora exec` on a plain wire: there is a line to send and a reply to print, and no receipt.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use remora_client::plain::{
-    Direction, Done, Ending, Exchange, Header, Part, Piece, PlainError, PlainOptions, RawEnd, Tap, Verdict,
-    Verdicts, plain_request, safe_file_name,
+    Done, Ending, Exchange, Header, Part, Piece, PlainError, PlainOptions, RawEnd, Verdict, Verdicts,
+    plain_request, safe_file_name,
 };
 use remora_client::{Class, Outcome, Plain, Target};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::capture;
 use super::exec::{Timeline, command};
-use super::receipt::{self, Captured, hex};
+use super::receipt::{self, Captured};
 use super::save::Save;
 use super::streams::{Output, Target as To};
 use crate::arguments::Exec;
@@ -41,7 +41,7 @@ pub(crate) async fn run(exec: &Exec, wire: Plain, host: &str, port: u16) -> Resu
         connect_timeout: exec.connect_timeout,
         raw_end: if exec.silence { RawEnd::GUESS } else { RawEnd::HalfClose },
         observer: timeline.observer(),
-        tap: capture(exec)?,
+        tap: capture::tap(exec)?,
         ..PlainOptions::default()
     };
     let exchange =
@@ -109,24 +109,6 @@ fn carries(exec: &Exec, wire: Plain) -> Result<(), Failure> {
         ));
     }
     Ok(())
-}
-
-/// Writes what travels to a file, a line per write or read.
-fn capture(exec: &Exec) -> Result<Option<Tap>, Failure> {
-    let Some(path) = &exec.capture else { return Ok(None) };
-    let file = std::fs::File::create(path).map_err(|error| {
-        Failure::usage(format!("can't write {}: {error}", escape(&path.display().to_string())))
-    })?;
-    let file = Mutex::new(file);
-    Ok(Some(Arc::new(move |direction, bytes| {
-        let mark = match direction {
-            Direction::Sent => '>',
-            Direction::Received => '<',
-        };
-        let line = format!("{mark} {}\n", hex(bytes));
-        // A debugging aid; a full disk doesn't end the command.
-        let _ = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
-    })))
 }
 
 fn failure(name: &str, error: &PlainError) -> Failure {

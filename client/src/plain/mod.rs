@@ -43,17 +43,7 @@ impl RawEnd {
     pub const GUESS: RawEnd = RawEnd::Silence(Duration::from_millis(500));
 }
 
-/// Which way bytes went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// To the peer: what one write took.
-    Sent,
-    /// From the peer: what one read returned.
-    Received,
-}
-
-/// Told every write and read, for a capture.
-pub type Tap = std::sync::Arc<dyn Fn(Direction, &[u8]) + Send + Sync>;
+pub use remora_net::{Direction, Tap};
 
 /// How an exchange is made.
 #[derive(Clone)]
