@@ -40,6 +40,8 @@ pub(crate) enum HandshakeError {
     Link(#[from] LinkError),
     #[error("too many failed attempts to authenticate")]
     TooManyAttempts,
+    #[error("the server stops")]
+    Stopping,
     #[error("no random bytes from the kernel")]
     Random,
     #[error("the client ended the connection: {0}")]
@@ -60,7 +62,10 @@ pub(crate) async fn serve_tls(
     let mut end = Server::new(&greeting(&now, nonce));
     let hello = end.output().split();
     let handshake = timeout(now.handshake_timeout, tls::accept(stream, keys, &hello));
-    let (carrier, host_key, exporter) = handshake.await.map_err(|_| HandshakeError::Stalled)??;
+    let (carrier, host_key, exporter) = tokio::select! {
+        handshake = handshake => handshake.map_err(|_| HandshakeError::Stalled)??,
+        () = stopping(phase.clone()) => return Err(HandshakeError::Stopping),
+    };
     let auth = AuthBinding::Tls { exporter };
     let binding = Binding { auth, nonce, host_key: host_key.blob().to_vec(), peer };
     serve_link(Link::new(carrier, end), binding, settings, phase, place).await
@@ -104,7 +109,10 @@ async fn serve_link(
     phase: watch::Receiver<Phase>,
     place: Place,
 ) -> Result<(), HandshakeError> {
-    let who = greet(&mut link, &binding, &settings).await?;
+    let who = tokio::select! {
+        who = greet(&mut link, &binding, &settings) => who?,
+        () = stopping(phase.clone()) => return Err(HandshakeError::Stopping),
+    };
     place.known();
     link.release();
     let peer = binding.peer.clone();
@@ -120,6 +128,13 @@ async fn serve_link(
     connection.run(phase).await;
     connection.leave();
     Ok(())
+}
+
+/// Ready when the server stops: who has proven nothing by then has nothing to finish, and must not hold it up.
+async fn stopping(mut phase: watch::Receiver<Phase>) {
+    if phase.wait_for(|phase| *phase != Phase::Serving).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// The phases before jobs: hello, offers, proof.
@@ -498,3 +513,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// The ALPN name that host keys are prepared for.
 pub(crate) const PROTOCOL: &str = ALPN;
+
+#[cfg(test)]
+mod tests;
