@@ -135,7 +135,7 @@ fn a_unix_socket_needs_no_keys() {
     let mut command = Server::command(&home, &[]);
     command.args(["--listen", &url]);
     let server = Server::spawn(&home, command);
-    assert_eq!(server.listening(), [url.clone()]);
+    assert_eq!(server.listening(), std::slice::from_ref(&url));
     assert_eq!(run(home.exec([&url, "echo $0; exit 3"])).ended(3).err(), "");
     let done = run(home.exec(["--user", "somebody-else", &url, "true"]));
     done.complained(196, &format!("remora: {url}: refused: "), "somebody-else");
