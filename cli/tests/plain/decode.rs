@@ -1,0 +1,71 @@
+//! `remora wire decode`.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::bench::{REMORA, Serve, remora, status, stderr, stdout};
+
+#[test]
+fn bytes_of_one_direction_are_told_with_offsets_and_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bytes");
+    std::fs::write(&file, b"\x05\0\0\0hello\x02\0\0\0hi\x01\0").unwrap();
+    let output = remora(&["wire", "decode", "--wire", "length", file.to_str().unwrap()]);
+    assert_eq!(
+        stdout(&output),
+        "       0  reply, 5 bytes: \"hello\"\n       9  reply, 2 bytes: \"hi\"\n      15  cut off: 2 of the 4 bytes of a length\n"
+    );
+    assert_eq!(status(&output), 0);
+    let output = remora(&["wire", "decode", "--wire", "length", "--reads", "2,10", file.to_str().unwrap()]);
+    let text = stdout(&output);
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "       0  reply, 5 bytes: \"hello\"  [split over reads 1 to 2]");
+    assert_eq!(
+        lines[1],
+        "       9  reply, 2 bytes: \"hi\"  [split over reads 2 to 3]  [stuck to the one before it in read 2]"
+    );
+}
+
+#[test]
+fn garbage_is_197_and_says_where() {
+    let mut child = Command::new(REMORA)
+        .args(["wire", "decode", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&[0xff; 20]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(stdout(&output).starts_with("       0  malformed: "), "{}", stdout(&output));
+    assert_eq!(status(&output), 197);
+    assert_eq!(status(&remora(&["wire", "decode", "/nonexistent"])), 193);
+}
+
+#[test]
+fn a_capture_of_a_real_exchange_reads_back() {
+    let serve = Serve::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("capture");
+    let file = file.to_str().unwrap();
+    let output = remora(&["exec", "--capture", file, &serve.header, "echo hello"]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let output = remora(&["wire", "decode", "--wire", "header", file]);
+    let text = stdout(&output);
+    assert!(
+        text.contains(">        0  request bytes without a frame, read 1, 10 bytes: \"echo hello\"\n"),
+        "{text}"
+    );
+    assert!(text.contains("\"total_size\":6") && text.contains("then 6 bytes: \"hello\\n\""), "{text}");
+}
+
+#[test]
+fn a_broken_capture_names_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("capture");
+    for (text, words) in [("> 6c73\n< 0x\n", "line 2"), ("> 6c73\n= 00\n", "line 2"), ("> 6\n", "line 1")] {
+        std::fs::write(&file, text).unwrap();
+        let output = remora(&["wire", "decode", "--wire", "length", file.to_str().unwrap()]);
+        assert_eq!(status(&output), 193);
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+}
