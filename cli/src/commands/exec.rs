@@ -2,24 +2,22 @@
 
 use std::cell::Cell;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
-use std::time::Instant;
 
 use remora_client::{
-    Class, ConnectError, Finished, HostTrust, Job, JobError, Opened, Options, Outcome, Request, StartError,
-    Step, Target, connect, connect_unix, exit_status, outcome_of, proto,
+    Class, Finished, Job, JobError, Opened, Outcome, Request, StartError, Target, exit_status, outcome_of,
+    proto,
 };
 use serde_json::json;
 
-use super::local::LocalServer;
+use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
-use super::{capture, local, plain, receipt};
+use super::timeline::Timeline;
+use super::{plain, receipt};
 use crate::arguments::{Exec, ExitStyle};
+use crate::home;
 use crate::printable::{chain, escape};
 use crate::stdio::{Sink, Which};
-use crate::terminal::{Failure, ask, print, say};
-use crate::user_keys::Memory;
-use crate::{home, host_keys, user_keys};
+use crate::terminal::{Failure, print, say};
 
 /// Runs the command and gives the process' exit status.
 pub(crate) fn run(exec: Exec) -> u8 {
@@ -110,7 +108,7 @@ async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
                 timeline.note("the key that worked last is not accepted any more; asking about all");
                 access.sure = false;
             }
-            Err(Stop::Denied) => return Err(place.denied(&access)),
+            Err(Stop::Denied) => return Err(place.denied()),
             Err(Stop::Failed(failure)) => return Err(failure),
             Ok(outcome) => {
                 if let Some(key) = &opened.user_key {
@@ -152,241 +150,6 @@ fn request(exec: &Exec) -> Result<Request, Failure> {
     request.stdin = !exec.no_stdin;
     request.wait_streams = exec.wait_streams;
     Ok(request)
-}
-
-/// Which host, as whom.
-struct Place {
-    target: Target,
-    host: String,
-    port: u16,
-    user: String,
-}
-
-/// What is known, and was learned, about getting in.
-struct Access {
-    memory: Option<Memory>,
-    files: Vec<std::path::PathBuf>,
-    accepted: Option<remora_client::PublicKey>,
-    unlocked: Option<remora_client::PublicKey>,
-    unlocked_path: Option<std::path::PathBuf>,
-    /// Whether the last attempt used a key without asking.
-    sure: bool,
-}
-
-impl Access {
-    fn new(exec: &Exec, place: &Place) -> Self {
-        let remembers = matches!(place.target, Target::Native { .. }) && exec.identity.is_empty();
-        Access {
-            memory: remembers.then(|| Memory::open(&place.user, &place.host, place.port)),
-            files: host_keys::files(exec.known_hosts.as_deref()),
-            accepted: None,
-            unlocked: None,
-            unlocked_path: None,
-            sure: true,
-        }
-    }
-
-    fn remember(&mut self, key: &remora_client::PublicKey) {
-        if let Some(memory) = self.memory.take() {
-            memory.keep(key);
-        }
-    }
-}
-
-struct Attempt {
-    opened: Opened,
-    server: Option<LocalServer>,
-}
-
-impl Place {
-    async fn open(&self, exec: &Exec, timeline: &Timeline, access: &mut Access) -> Result<Attempt, Failure> {
-        match &self.target {
-            Target::Local => {
-                let (opened, server) = local::connect(&self.user, capture::tap(exec)?).await?;
-                access.sure = false;
-                Ok(Attempt { opened, server: Some(server) })
-            }
-            Target::Unix { path } => {
-                access.sure = false;
-                let opened = connect_unix(path, &self.user, capture::tap(exec)?)
-                    .await
-                    .map_err(|error| self.failure(&error))?;
-                timeline.note("connected");
-                Ok(Attempt { opened, server: None })
-            }
-            _ => {
-                self.open_native(exec, timeline, access).await.map(|opened| Attempt { opened, server: None })
-            }
-        }
-    }
-
-    async fn open_native(
-        &self,
-        exec: &Exec,
-        timeline: &Timeline,
-        access: &mut Access,
-    ) -> Result<Opened, Failure> {
-        let ask_all = !access.sure;
-        loop {
-            let remembered = access.memory.as_ref().and_then(Memory::key).filter(|_| !ask_all);
-            let mut choice = user_keys::find(&exec.identity, remembered.as_ref()).await?;
-            if let (Some(public), Some(path)) = (&access.unlocked, &access.unlocked_path) {
-                choice.keys.retain(|key| key.public != *public);
-                choice.keys.insert(0, user_keys::unlock(&self.host, path)?);
-                choice.sure = true;
-            }
-            choice.sure &= !ask_all || access.unlocked.is_some();
-            // A remembered key is the only one looked for: there may be others.
-            access.sure = choice.sure && (choice.keys.len() > 1 || remembered.is_some());
-            let known = host_keys::read(&access.files).lookup(&self.host, self.port);
-            let trust = HostTrust { known, accept_new: exec.accept_new, accepted: access.accepted.clone() };
-            let options = Options {
-                user: self.user.clone(),
-                trust,
-                keys: choice.keys,
-                sure: choice.sure,
-                connect_timeout: exec.connect_timeout,
-                observer: timeline.observer(),
-                tap: capture::tap(exec)?,
-            };
-            match connect(&self.host, self.port, options).await {
-                Ok(opened) => {
-                    if let (true, Some(key)) = (opened.host_is_new, &opened.host_key) {
-                        self.record(access, key);
-                    }
-                    return Ok(opened);
-                }
-                Err(ConnectError::UnknownHost { key, plain_name_differs }) => {
-                    access.accepted = Some(self.accept_host(*key, plain_name_differs)?);
-                }
-                Err(ConnectError::Key(remora_client::UserKeyError::Locked { public, path })) => {
-                    // The connection is closed while a person types, so that no deadline of the host's runs meanwhile.
-                    access.unlocked = Some(*public);
-                    access.unlocked_path = Some(path);
-                }
-                Err(error) => return Err(self.failure(&error)),
-            }
-        }
-    }
-
-    fn name(&self) -> String {
-        match self.port {
-            0 | remora_client::DEFAULT_PORT => self.host.clone(),
-            port => format!("{}:{port}", self.host),
-        }
-    }
-
-    fn record(&self, access: &Access, key: &remora_client::PublicKey) {
-        let Some(file) = access.files.first() else { return };
-        let name = escape(&file.display().to_string());
-        match host_keys::record(file, &self.host, self.port, key) {
-            Ok(()) => say(&format!(
-                "{}: recorded {} key {} in {name}",
-                escape(&self.name()),
-                key.algorithm(),
-                key.fingerprint()
-            )),
-            Err(error) => say(&format!("{}: can't record the key in {name}: {error}", escape(&self.name()))),
-        }
-    }
-
-    fn accept_host(
-        &self,
-        key: remora_client::PublicKey,
-        plain_name_differs: bool,
-    ) -> Result<remora_client::PublicKey, Failure> {
-        let name = escape(&self.name());
-        let shown = format!("{} key {}", key.algorithm(), key.fingerprint());
-        let differs = if plain_name_differs {
-            format!("\nAnother key is on record for {} at ssh's port.", escape(&self.host))
-        } else {
-            String::new()
-        };
-        let question = format!(
-            "{name} is not known. It shows the {shown}.{differs}\nTrust this key from now on (yes, no, or the fingerprint)? "
-        );
-        let fingerprint = key.fingerprint();
-        for _ in 0..3 {
-            match ask(&question, false).as_deref().map(str::trim) {
-                Some(answer) if answer == fingerprint || answer.eq_ignore_ascii_case("yes") => {
-                    return Ok(key);
-                }
-                Some(answer) if answer.eq_ignore_ascii_case("no") => {
-                    return Err(Failure::new(
-                        Class::Unauthenticated,
-                        &self.name(),
-                        "you did not accept the host's key",
-                    ));
-                }
-                Some(_) => say("type yes, no, or the whole fingerprint"),
-                None => break,
-            }
-        }
-        let failure = Failure::new(
-            Class::Unauthenticated,
-            &self.name(),
-            format!("the host is not known, and shows the {shown}"),
-        );
-        Err(if plain_name_differs {
-            failure.with_hint(format!(
-                "another key is on record for {}; compare the fingerprint with the host's (ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub), then add the key to known_hosts",
-                escape(&self.host)
-            ))
-        } else {
-            failure.with_hint("compare the fingerprint with the host's, then run this once with --accept-new")
-        })
-    }
-
-    fn denied(&self, access: &Access) -> Failure {
-        let text = match &self.target {
-            Target::Unix { .. } | Target::Local => {
-                format!("the server does not serve you as {}", escape(&self.user))
-            }
-            _ => format!("the host does not accept your key for user {}", escape(&self.user)),
-        };
-        let failure = Failure::new(Class::Unauthenticated, &self.name(), text);
-        let _ = access;
-        match self.target {
-            Target::Native { .. } => failure.with_hint(format!(
-                "is the key in {}'s ~/.ssh/authorized_keys on the host? its server's log has the reason; -v shows which key was used",
-                escape(&self.user)
-            )),
-            _ => failure,
-        }
-    }
-
-    fn failure(&self, error: &ConnectError) -> Failure {
-        let failure = Failure::new(error.class(), &self.name(), chain(error));
-        let hint = match error {
-            ConnectError::HostKeyMismatch { .. } => Some(format!(
-                "somebody may be in between, or the host was set up anew; if you know it was: ssh-keygen -R '[{}]:{}'",
-                escape(&self.host),
-                self.port
-            )),
-            ConnectError::NoKeys => {
-                Some("make one with ssh-keygen -t ed25519, or name one with --identity".to_owned())
-            }
-            ConnectError::NotAccepted { .. } => Some(format!(
-                "add one of your public keys to {}'s authorized_keys on the host, or name the right one with --identity: of many only the first {} are tried",
-                escape(&self.user),
-                remora_wire::limits::OFFERS
-            )),
-            ConnectError::Dial(remora_client::DialError::Connect { .. }) => {
-                Some(format!("does `remora serve` run there, and is port {} open?", self.port))
-            }
-            ConnectError::Tls(_) if error.class() == Class::Unauthenticated => {
-                Some("the host's key may have changed its type; compare with `ssh-keygen -F`".to_owned())
-            }
-            ConnectError::Tls(_) if error.class() == Class::Incompatible => {
-                Some(format!("is it a remora server that listens on port {}?", self.port))
-            }
-            _ => None,
-        };
-        match hint {
-            Some(hint) => failure.with_hint(hint),
-            None => failure,
-        }
-    }
 }
 
 enum Stop {
@@ -604,47 +367,5 @@ async fn signals(job: &Job) -> &'static str {
             _ = terminate.recv() => job.signal("TERM"),
             _ = hangup.recv() => job.signal("HUP"),
         }
-    }
-}
-
-/// Tells under `-v` what happened when.
-#[derive(Clone)]
-pub(super) struct Timeline {
-    enabled: bool,
-    start: Instant,
-}
-
-impl Timeline {
-    pub(super) fn new(enabled: bool) -> Self {
-        Timeline { enabled, start: Instant::now() }
-    }
-
-    pub(super) fn note(&self, text: &str) {
-        if self.enabled {
-            say(&format!("{:9.3} ms  {text}", self.start.elapsed().as_secs_f64() * 1e3));
-        }
-    }
-
-    pub(super) fn observer(&self) -> Option<remora_client::Observer> {
-        let timeline = self.clone();
-        self.enabled.then(|| -> remora_client::Observer {
-            Arc::new(move |step| {
-                timeline.note(&match step {
-                    Step::Resolved(addresses) => {
-                        let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                        format!("resolved to {}", list.join(", "))
-                    }
-                    Step::Connected(address) => format!("connected to {address}"),
-                    Step::Secured { key, suite } => {
-                        format!("TLS {suite}, host key {} {}", key.algorithm(), key.fingerprint())
-                    }
-                    Step::Offered(count) => format!("asked about {count} keys"),
-                    Step::Proving { fingerprint, source } => {
-                        format!("authenticating with key {fingerprint} ({})", escape(&source))
-                    }
-                    _ => "…".to_owned(),
-                });
-            })
-        })
     }
 }

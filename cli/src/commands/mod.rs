@@ -3,9 +3,11 @@
 mod capture;
 pub(crate) mod exec;
 mod local;
+mod place;
 mod plain;
 mod receipt;
 mod save;
 pub(crate) mod serve;
 mod streams;
+mod timeline;
 pub(crate) mod wire;

@@ -12,10 +12,11 @@ use remora_client::{Class, Outcome, Plain, Target};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::capture;
-use super::exec::{Timeline, command};
+use super::exec::command;
 use super::receipt::{self, Captured};
 use super::save::Save;
 use super::streams::{Output, Target as To};
+use super::timeline::Timeline;
 use crate::arguments::Exec;
 use crate::printable::{chain, escape};
 use crate::stdio::{Sink, Which};
