@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let start = Instant::now();
         let mut id = [0; 16];
         id.iter_mut().zip(run.to_be_bytes()).for_each(|(to, from)| *to = from);
-        let mut job = opened.connection.start(id, Request::line("true"))?;
+        let mut job = opened.connection.start(id, Request::argv(["/bin/sh", "-c", "true"]))?;
         let (mut stdout, mut stderr) = (job.stdout().ok_or("taken")?, job.stderr().ok_or("taken")?);
         let (out, err, finished) = tokio::join!(stdout.next(), stderr.next(), job.wait());
         let finished = finished?;

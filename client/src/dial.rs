@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use remora_net::tune;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 
@@ -60,8 +61,7 @@ pub(crate) async fn tcp(
     for address in addresses {
         let failed = match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
-                // Small frames must not wait for acknowledgements of earlier ones (Nagle).
-                stream.set_nodelay(true).map_err(|source| connect_error(address, source))?;
+                tune(&stream).map_err(|source| connect_error(address, source))?;
                 return Ok((stream, *address));
             }
             Ok(Err(error)) => error,

@@ -8,7 +8,9 @@ mod buffers;
 mod carrier;
 mod link;
 pub mod tls;
+mod tune;
 
 pub use buffers::Buffers;
 pub use carrier::{ByteStream, Carrier, Direction, HIGH_WATER, Tap};
 pub use link::{Link, LinkError};
+pub use tune::tune;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::sockopt;
+use remora_net::tune;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -206,14 +206,4 @@ fn report(peer: &str, result: Result<(), HandshakeError>) {
     if let Err(error) = result {
         info!(peer, error = %chain(&error), "no connection");
     }
-}
-
-/// Small frames leave at once, and a peer that vanished without a word is noticed within a minute.
-pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, Duration::from_secs(15))?;
-    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
-    sockopt::set_tcp_keepcnt(stream, 4)?;
-    Ok(())
 }

@@ -106,6 +106,9 @@ pub enum AcceptError {
     /// The client accepts none of this host's key types.
     #[error("the client accepts none of this host's key types")]
     NoCommonKeyType,
+    /// The client names no application protocol.
+    #[error("the client names no application protocol (ALPN)")]
+    NoProtocol,
     /// The client's first message is too long, or isn't one.
     #[error("the client doesn't speak TLS 1.3")]
     NotTls,
@@ -150,6 +153,12 @@ pub async fn accept(
             }
         }
     };
+    // RFC 7301 lets a client say nothing; rustls then goes on without one, and refuses other names than ours by itself.
+    if accepted.client_hello().alpn().is_none() {
+        // A fatal no_application_protocol alert (RFC 8446, 6.2).
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &[21, 3, 3, 0, 2, 2, 120]).await;
+        return Err(AcceptError::NoProtocol);
+    }
     let Some((key, config)) = keys.choose(accepted.client_hello().signature_schemes()) else {
         // A fatal handshake_failure alert (RFC 8446, 6.2), since no rustls connection exists yet to send it.
         let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &[21, 3, 3, 0, 2, 2, 40]).await;

@@ -4,6 +4,7 @@
 //! browser is turned away. A reply that must be counted first waits in a [`spool`]. A connection may be idle, and a peer may
 //! read as slowly as it likes: either costs a descriptor and bounded memory, and the end of the server ends both.
 
+mod groups;
 mod peer;
 mod reply;
 mod spool;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use remora_identity::{Authenticated, ForeignPeer};
+use remora_net::tune;
 use remora_wire::limits;
 use remora_wire::plain::{Wire, web_sign};
 use rustix::net::sockopt;
@@ -25,9 +27,10 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use self::groups::Groups;
 use crate::admission::Place;
 use crate::listen::PlainWire;
-use crate::serve::{Phase, tune};
+use crate::serve::Phase;
 use crate::settings::Settings;
 
 /// How long a reply may still take once the server's grace time is over, and how long a closed connection is read from.
@@ -67,6 +70,7 @@ struct Connection {
     settings: watch::Receiver<Arc<Settings>>,
     phase: watch::Receiver<Phase>,
     input_ended: bool,
+    groups: Groups,
 }
 
 /// Serves a connection to its end.
@@ -99,12 +103,24 @@ pub(crate) async fn serve(
     };
     // UTF-8 to UTF-8 is what it is: bytes that aren't text stay themselves.
     let encoding = encoding.filter(|encoding| *encoding != encoding_rs::UTF_8);
-    let mut connection =
-        Connection { stream, peer, wire, encoding, who, settings, phase, input_ended: false };
-    match connection.run().await {
+    let mut connection = Connection {
+        stream,
+        peer,
+        wire,
+        encoding,
+        who,
+        settings,
+        phase,
+        input_ended: false,
+        groups: Groups::default(),
+    };
+    let result = connection.run().await;
+    let groups = std::mem::take(&mut connection.groups);
+    match result {
         Ok(()) => connection.close().await,
         Err(Gone) => connection.reset(),
     }
+    groups.end().await;
 }
 
 /// Who the peer is, or why it isn't served.

@@ -96,6 +96,7 @@ impl Connection {
                     job.wait().await;
                     info!(peer = %self.peer, pid = job.pid(), "job ended with its connection");
                 }
+                self.groups.note(job.pid());
                 reply?
             }
             Err((text, ending)) => {
