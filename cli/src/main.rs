@@ -4,6 +4,7 @@ mod arguments;
 mod commands;
 mod home;
 mod host_keys;
+mod log;
 mod printable;
 mod stdio;
 mod terminal;

@@ -13,13 +13,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::arguments::Serve;
-use crate::home;
 use crate::printable::{chain, escape};
 use crate::terminal::{Failure, say};
+use crate::{home, log};
 
 /// Serves until SIGTERM or SIGINT and gives the process' exit status.
 pub(crate) fn run(flags: Serve) -> u8 {
-    log();
+    log::start();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -34,20 +34,6 @@ pub(crate) fn run(flags: Serve) -> u8 {
             exit_status(&failure.outcome, false)
         }
     }
-}
-
-fn log() {
-    let filter = std::env::var("REMORA_LOG").unwrap_or_else(|_| "info".to_owned());
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_else(|error| {
-        say(&format!("REMORA_LOG: {error}; logging at info"));
-        tracing_subscriber::EnvFilter::new("info")
-    });
-    // Names from peers are escaped where they are logged, and once more by the formatter.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .try_init();
 }
 
 /// Flags and file, joined: flags win.
