@@ -178,3 +178,42 @@ fn the_user_is_told_apart_from_the_account() {
     let done = run(home.exec([&format!("{me}@{}", server.target()), "id -un"])).ended(0);
     assert_eq!(done.out().trim(), me);
 }
+
+#[test]
+fn the_port_and_the_name_of_a_host_are_looked_up_together() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let port = server.port.to_string();
+    run(home.exec(["--port", &port, "127.0.0.1", "true"])).ended(0);
+    run(home.exec([&format!("native://127.0.0.1:{port}/"), "true"])).ended(0);
+    // The same machine under another name is another host, as for ssh.
+    let localhost = format!("localhost:{port}");
+    run(home.exec([&localhost, "true"])).complained(
+        195,
+        &format!("remora: {localhost}: unauthenticated: "),
+        "--accept-new",
+    );
+    run(home.exec(["--accept-new", &localhost, "true"])).ended(0);
+    run(home.exec([&localhost, "true"])).ended(0);
+}
+
+#[test]
+fn what_is_secret_is_not_logged() {
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    let mut command = Server::command(&home, &["host_key"]);
+    command.args(["--listen", "native://127.0.0.1:0"]).env("REMORA_LOG", "trace");
+    let server = Server::spawn(&home, command);
+    home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+    let mut command =
+        home.exec(["-v", "-e", "TOKEN=hunter2", &server.target(), "cat; echo $TOKEN; : hunter2"]);
+    command.stdout(std::process::Stdio::null());
+    let done = crate::bench::run_with(command, b"hunter2\n").ended(0);
+    server.wait_for_log("job ended");
+    assert!(
+        !done.err().contains("hunter2") && !server.log().contains("hunter2"),
+        "{}{}",
+        done.err(),
+        server.log()
+    );
+}

@@ -204,3 +204,52 @@ fn nothing_of_a_command_is_left_behind_on_the_host() {
     remora_testkit::eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
     before.assert_nothing_new_of(server.pid(), PATIENCE);
 }
+
+#[test]
+fn closed_standard_streams_are_no_reason_to_fail() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    for target in ["local", &server.target()] {
+        let mut command = home.remora_under("sh", &["-c", "\"$0\" \"$@\" <&- >&- 2>&-"]);
+        command.args(["exec", target, "cat; echo out; echo err >&2; exit 3"]);
+        run(command).ended(3);
+    }
+}
+
+#[test]
+fn a_reader_that_stalls_holds_the_command_back_in_bounded_memory() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let mark = home.path("mark");
+    let line = format!("echo $$; yes | head -c 400000000; touch {}", text(&mark));
+    let mut client = Client::start(home.exec([&server.target(), &line]));
+    let group = client.number();
+    let peak = |pid: i32| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    // Everything between is full once the command no longer gets on: its processor time stands still.
+    let used = || -> u64 {
+        let members = group_members(group);
+        let stat = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+        let written =
+            |text: &str| text.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
+        members.iter().filter_map(|pid| written(&stat(pid))).sum()
+    };
+    let mut before = u64::MAX;
+    let mut still = 0;
+    remora_testkit::eventually(PATIENCE, "the command is held back", || {
+        let now = used();
+        still = if now == before { still + 1 } else { 0 };
+        before = now;
+        still > 100
+    });
+    assert!(!mark.exists());
+    for (who, pid) in [("client", client.pid()), ("server", server.pid())] {
+        assert!(peak(pid) < 100 * 1024, "the {who} took {} KiB", peak(pid));
+    }
+    drop(client.child.stdout.take());
+    client.finish();
+    remora_testkit::eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+}

@@ -290,3 +290,26 @@ async fn a_receipt_is_well_formed_and_last() {
     assert_eq!(receipt.boot_id, peer.hello.boot_id);
     host.stop().await;
 }
+
+#[tokio::test]
+async fn a_stalled_reader_of_one_job_holds_up_no_other() {
+    let host = Host::start().await;
+    let mut peer = host.peer().await;
+    // No credit is ever given for this one.
+    let group = peer.start(1, &host.user, "exec yes").await;
+    let mut stalled = 0;
+    for channel in 2..10 {
+        peer.send(Kind::Start, channel, &start(&host.user, "echo x")).await;
+        loop {
+            match timeout(PATIENCE, peer.next()).await.expect("the other job goes on").unwrap() {
+                remora_wire::native::Piece::Control { kind: Kind::Receipt, .. } => break,
+                remora_wire::native::Piece::Data { channel: 1, bytes, .. } => stalled += bytes.len() as u64,
+                _ => {}
+            }
+        }
+    }
+    assert!(stalled <= limits::WINDOW, "{stalled} bytes came without credit");
+    drop(peer);
+    eventually_async(PATIENCE, "the stalled job is ended", || group_members(group).is_empty()).await;
+    host.stop().await;
+}

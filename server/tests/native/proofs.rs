@@ -194,3 +194,57 @@ async fn what_is_thrown_away_behind_a_failed_proof_is_bounded() {
     host.is_alive().await;
     host.stop().await;
 }
+
+/// Keeps the reasons that are logged.
+#[derive(Clone, Default)]
+struct Reasons(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Reasons {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Find<'a>(&'a Reasons);
+        impl tracing::field::Visit for Find<'_> {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "reason" {
+                    self.0.0.lock().unwrap().push(format!("{value:?}"));
+                }
+            }
+        }
+        event.record(&mut Find(self));
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn the_signature_is_checked_first_whoever_is_asked_for() {
+    let reasons = Reasons::default();
+    let _kept = tracing::subscriber::set_default(reasons.clone());
+    let host = Host::start().await;
+    let stranger = PrivateKey::generate_ed25519().unwrap();
+    for user in [host.user.as_str(), "nobody-here", "no\nname"] {
+        for key in [&host.key, &stranger] {
+            let mut peer = Peer::greeted(host.stream().await).await;
+            let mut sshsig = peer.claims(user).sign(key, key.public());
+            *sshsig.last_mut().unwrap() ^= 1;
+            assert!(!peer.authenticate(user, key.public(), sshsig).await.accepted);
+        }
+    }
+    let kept = reasons.0.lock().unwrap().clone();
+    assert_eq!(kept.len(), 6, "{kept:?}");
+    assert!(kept.iter().all(|reason| reason.contains("signature")), "{kept:?}");
+    host.stop().await;
+}
