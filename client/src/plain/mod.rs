@@ -168,10 +168,7 @@ impl Exchange {
         let (stream, address) = dial::tcp(&addresses, options.connect_timeout).await?;
         tell(Step::Connected(address));
         // A peer that vanished without a word is noticed while a long command is waited for. Best effort.
-        let _ = sockopt::set_socket_keepalive(&stream, true)
-            .and_then(|()| sockopt::set_tcp_keepidle(&stream, Duration::from_secs(15)))
-            .and_then(|()| sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(10)))
-            .and_then(|()| sockopt::set_tcp_keepcnt(&stream, 4));
+        let _ = remora_net::tune(&stream);
         let wire = match wire {
             Plain::Raw => Wire::Raw,
             Plain::Length => Wire::Length,

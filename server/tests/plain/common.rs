@@ -33,6 +33,8 @@ impl Server {
     pub(crate) fn at(url: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let asked: ListenUrl = url.parse().unwrap();
         let mut settings = Settings::new(own_account().unwrap()).unwrap();
+        // What a test leaves running is of no interest.
+        settings.stop_grace = Duration::from_millis(100);
         change(&mut settings);
         let (tell, told) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -49,6 +49,27 @@ fn a_reset_ends_the_whole_process_group() {
 }
 
 #[test]
+fn what_a_command_left_running_ends_with_the_connection() {
+    for wire in ["raw", "length"] {
+        let server = Server::start(wire);
+        let folder = scratch();
+        let file = folder.path().join("pid");
+        let mut stream = server.connect();
+        let left = "trap '' HUP; sleep 1000 >/dev/null 2>&1 &";
+        stream.write_all(format!("{left} echo $! >{}; echo x", file.display()).as_bytes()).unwrap();
+        let mut some = [0; 1];
+        stream.read_exact(&mut some).unwrap();
+        let left = pid(&file);
+        // Another request on the same connection doesn't touch it.
+        stream.write_all(b"echo again").unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+        assert!(is_alive(left));
+        drop(stream);
+        eventually(PATIENCE, "it is gone", || !is_alive(left));
+    }
+}
+
+#[test]
 fn a_reset_is_noticed_behind_requests_that_wait() {
     let server = Server::start("length");
     let folder = scratch();
@@ -103,7 +124,7 @@ fn a_stalled_reader_holds_up_nobody_else() {
 
 #[test]
 fn a_server_that_stops_closes_idle_connections_and_lets_jobs_end() {
-    let mut server = Server::start("length");
+    let mut server = Server::with("length", |settings| settings.stop_grace = PATIENCE);
     let folder = scratch();
     let fifo = folder.path().join("fifo");
     let mut idle = server.connect();
