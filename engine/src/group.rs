@@ -6,7 +6,7 @@
 use std::fs;
 
 /// Whether a process of this group runs. Where `/proc` can't be read: yes, so that the grace is kept.
-pub(crate) fn has_living_member(group: i32) -> bool {
+pub fn has_living_member(group: i32) -> bool {
     let Ok(entries) = fs::read_dir("/proc") else { return true };
     entries.flatten().any(|entry| {
         let name = entry.file_name();

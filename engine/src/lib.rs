@@ -34,6 +34,7 @@ mod writer;
 pub use config::{BaseEnvironment, CgroupParent, DrainRule, EngineConfig};
 pub use engine::Engine;
 pub use error::{Blame, InputError, NotStarted, OutputError, Step};
+pub use group::has_living_member;
 pub use job::{Job, Progress};
 pub use outcome::{EndReason, Ended, How, InputEnd, LimitKind, MemoryMeans, Outcome, OutputEnd, PeakMemory};
 pub use request::{JobRequest, Limits, Output, Program, Stdin};

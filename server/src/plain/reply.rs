@@ -84,20 +84,25 @@ impl Connection {
             sent: 0,
         };
         let bell = Arc::new(Notify::new());
+        let mut leader = None;
         let reply = match self.start(request, &settings, &bell) {
             Ok(job) => {
                 info!(peer = %self.peer, pid = job.pid(), "job started");
+                leader = Some(job.pid());
                 let reply = self.collect(&job, &bell, reply).await;
-                if reply.is_err() {
-                    // A reset ends the job, its whole process group.
-                    job.close_output(Output::Stdout);
-                    job.close_output(Output::Stderr);
-                    job.close(EndReason::ClientGone);
-                    job.wait().await;
-                    info!(peer = %self.peer, pid = job.pid(), "job ended with its connection");
+                match reply {
+                    Ok(reply) => reply,
+                    Err(Gone) => {
+                        // A reset ends the job, its whole process group.
+                        job.close_output(Output::Stdout);
+                        job.close_output(Output::Stderr);
+                        job.close(EndReason::ClientGone);
+                        job.wait().await;
+                        info!(peer = %self.peer, pid = job.pid(), "job ended with its connection");
+                        self.groups.note(job.pid()).await;
+                        return Err(Gone);
+                    }
                 }
-                self.groups.note(job.pid());
-                reply?
             }
             Err((text, ending)) => {
                 info!(peer = %self.peer, reason = %text, "job not started");
@@ -105,14 +110,18 @@ impl Connection {
             }
         };
         let mut phase = self.phase.clone();
-        tokio::select! {
+        let sent = tokio::select! {
             biased;
             sent = self.send(reply) => sent,
             () = async {
                 leaves(&mut phase, Phase::Draining).await;
                 tokio::time::sleep(FAREWELL).await;
             } => Err(Gone),
+        };
+        if let Some(leader) = leader {
+            self.groups.note(leader).await;
         }
+        sent
     }
 
     /// Starts the command; else what to tell the peer.
