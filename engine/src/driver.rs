@@ -136,7 +136,12 @@ impl Driver {
             if state.exited {
                 writer.close(&mut state.input, &mut turn);
             } else {
+                let before = state.input.consumed();
                 writer.drive(cx, &mut state.input, &mut turn);
+                if state.input.consumed() > before {
+                    self.stdout.handle_input();
+                    self.stderr.handle_input();
+                }
             }
         }
         for (which, reader) in [(Output::Stdout, &mut self.stdout), (Output::Stderr, &mut self.stderr)] {

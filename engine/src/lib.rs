@@ -11,6 +11,7 @@
 //! All system calls that need `unsafe` are in [`sys`].
 
 mod cgroup;
+mod coalesce;
 mod config;
 mod discard;
 mod drain;

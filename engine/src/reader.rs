@@ -7,6 +7,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
+use crate::coalesce::Coalesce;
 use crate::config::DrainRule;
 use crate::drain::{DrainClock, Verdict};
 use crate::outcome::OutputEnd;
@@ -73,6 +74,7 @@ pub(crate) struct Reader {
     /// Bytes that were in the pipe when its time was spent: they are read yet, and no more.
     rest: Option<u64>,
     large: bool,
+    coalesce: Coalesce,
     held_open: bool,
     closed_early: bool,
     cut: bool,
@@ -86,6 +88,7 @@ impl Reader {
             clock: DrainClock::new(rule),
             rest: None,
             large: false,
+            coalesce: Coalesce::default(),
             held_open: false,
             closed_early: false,
             cut: false,
@@ -121,6 +124,13 @@ impl Reader {
             self.over(output, turn);
             return None;
         }
+        // The process's end is waited for by nobody's pause.
+        if !turn.exited
+            && let Some(until) = self.coalesce.pause(turn.now)
+        {
+            turn.look_at(until);
+            return None;
+        }
         let mut taken = 0;
         let flow = self.read_on(cx, output, turn, &mut taken);
         if flow == Flow::Ended {
@@ -128,6 +138,10 @@ impl Reader {
             return None;
         }
         turn.again |= flow == Flow::Busy;
+        if flow == Flow::Empty && taken > 0 && self.coalesce.handle_read(turn.now, taken) {
+            self.enlarge();
+            turn.again = true;
+        }
         if turn.draining && self.is_given_up(flow, taken > 0, turn) {
             self.held_open = true;
             let pipe = self.pipe.take();
@@ -135,6 +149,20 @@ impl Reader {
             return pipe;
         }
         None
+    }
+
+    /// The command was given input.
+    pub(crate) fn handle_input(&mut self) {
+        self.coalesce.handle_input();
+    }
+
+    /// Gives the writer more room, once.
+    fn enlarge(&mut self) {
+        if let (false, Some(pipe)) = (self.large, &self.pipe) {
+            // Refused to users who have many large pipes already (pipe(7)): then it stays as it is.
+            self.large = true;
+            let _ = rustix::pipe::fcntl_setpipe_size(pipe.get_ref(), LARGE_PIPE_BYTES);
+        }
     }
 
     /// Asks the drain clock.
