@@ -83,3 +83,18 @@ fn a_killed_client_does_not_end_another_clients_command() {
     stays.signal("TERM");
     assert_eq!(stays.finish().ended(7).out(), "got TERM\n");
 }
+
+#[test]
+fn the_command_of_a_killed_client_may_tidy_up_before_it_is_killed() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let mark = home.path("mark");
+    let line =
+        format!("trap 'echo tidy > {0}; exit' TERM; echo $$; while :; do sleep 0.05; done", text(&mark));
+    let mut client = Client::start(home.exec([&server.target(), &line]));
+    let group = client.number();
+    client.signal("KILL");
+    client.finish();
+    eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+    assert_eq!(home.text("mark"), "tidy\n");
+}
