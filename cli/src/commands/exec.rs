@@ -232,10 +232,11 @@ async fn drive(
     };
     let interrupted = signals(&job);
     let (written, finished) = tokio::select! {
+        // Told first: all of a short command's messages may come at once, and the first of them is still the first.
         biased;
+        () = told => unreachable_pending(),
         result = work => result,
         () = feed => unreachable_pending(),
-        () = told => unreachable_pending(),
         signal = interrupted => {
             let text = format!("you left on a second {signal}; the host ends the command");
             return Err(failed(Class::Lost, text));
