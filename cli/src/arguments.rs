@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Run commands on other machines and know exactly what they did
@@ -78,7 +79,8 @@ pub(crate) struct Exec {
     pub(crate) cwd: Option<std::ffi::OsString>,
 
     /// Add a variable to the command's environment; may be repeated
-    #[arg(short = 'e', long, value_name = "NAME=VALUE", value_parser = environment)]
+    #[arg(short = 'e', long, value_name = "NAME=VALUE",
+        value_parser = clap::builder::OsStringValueParser::new().try_map(environment))]
     pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
 
     /// End the command after this time, as 30s, 5m, 1h30m, 250ms
@@ -233,9 +235,10 @@ pub(crate) enum Side {
     Client,
 }
 
-fn environment(text: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+fn environment(text: std::ffi::OsString) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let bytes = text.into_encoded_bytes();
+    match bytes.iter().position(|byte| *byte == b'=').map(|at| bytes.split_at(at)) {
+        Some((name, [_, value @ ..])) if !name.is_empty() => Ok((name.to_vec(), value.to_vec())),
         _ => Err("it isn't NAME=VALUE".to_owned()),
     }
 }

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use remora_client::{Class, Outcome, exit_status};
+use zeroize::Zeroizing;
 
 use crate::printable::escape;
 
@@ -64,14 +65,20 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         let _ = std::io::stdout().write_all(error.render().to_string().as_bytes());
         return ExitCode::SUCCESS;
     }
+    // The parser's first paragraph says what is wrong; the rest is its way of pointing to the help.
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let _ = std::io::stderr().write_all(format!("remora: usage: {}", escape_lines(text)).as_bytes());
+    let wrong: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let command = std::env::args().nth(1).filter(|word| ["exec", "serve", "wire"].contains(&word.as_str()));
+    let failure = Failure::usage(escape(&wrong.join(" ")));
+    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    failure
+        .with_hint(tip.map(escape).unwrap_or_else(|| match command {
+            Some(command) => format!("remora {command} --help"),
+            None => "remora --help".to_owned(),
+        }))
+        .print();
     ExitCode::from(exit_status(&Outcome::Failed(Class::Usage), false))
-}
-
-fn escape_lines(text: &str) -> String {
-    text.lines().map(|line| escape(line) + "\n").collect()
 }
 
 /// Writes to standard output.
@@ -84,28 +91,62 @@ pub(crate) fn print(text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// The terminal to ask a person on, if there is one: standard error is a terminal, and so is the controlling one.
-pub(crate) fn ask(question: &str, secret: bool) -> Option<String> {
-    use std::io::{BufRead, BufReader};
+/// Longest answer of a person, bytes.
+const ANSWER: usize = 4096;
 
+/// The terminal to ask a person on, if there is one: standard error is a terminal, and so is the controlling one.
+fn controlling() -> Option<std::fs::File> {
     if !std::io::stderr().is_terminal() {
         return None;
     }
-    let tty = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
-    // Silence first: who sees the question and answers at once must not be heard, nor have the answer thrown away.
-    let echo = secret.then(|| Silence::on(&tty)).flatten();
+    std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").ok()
+}
+
+/// Asks a person; none without a terminal, or at the end of input.
+pub(crate) fn ask(question: &str) -> Option<String> {
+    use std::io::{BufRead, BufReader};
+
+    let tty = controlling()?;
     (&tty).write_all(question.as_bytes()).ok()?;
     let mut line = String::new();
-    let read = BufReader::new(std::io::Read::take(&tty, 4096)).read_line(&mut line);
-    if secret {
-        drop(echo);
-        let _ = (&tty).write_all(b"\n");
-    }
+    let read = BufReader::new(std::io::Read::take(&tty, ANSWER as u64)).read_line(&mut line);
     read.ok().filter(|count| *count > 0)?;
     Some(line.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// A terminal without echo, restored when dropped.
+/// Asks a person for a secret, which isn't shown and is wiped after use; none without a terminal, or when they press Ctrl-C or Ctrl-D.
+pub(crate) fn ask_secret(question: &str) -> Option<Zeroizing<Vec<u8>>> {
+    use std::io::Read;
+
+    let tty = controlling()?;
+    // Silence first: who sees the question and answers at once must not be heard, nor have the answer thrown away.
+    let silence = Silence::on(&tty)?;
+    (&tty).write_all(question.as_bytes()).ok()?;
+    let mut secret = Zeroizing::new(Vec::with_capacity(ANSWER));
+    let answer = loop {
+        let mut byte = [0];
+        match (&tty).read(&mut byte) {
+            Ok(1) => {}
+            _ => break None,
+        }
+        match byte {
+            [b'\n' | b'\r'] => break Some(secret),
+            // Ctrl-C and Ctrl-D: keys are bytes here, so that the terminal is restored whatever is pressed.
+            [0x03 | 0x04] => break None,
+            [0x15] => secret.clear(),
+            [0x08 | 0x7f] => {
+                secret.pop();
+            }
+            [byte] if secret.len() < ANSWER => secret.push(byte),
+            _ => {}
+        }
+    };
+    drop(silence);
+    let _ = (&tty).write_all(b"\n");
+    answer
+}
+
+/// A terminal that shows nothing and turns no key into a signal, restored when dropped.
 struct Silence<'a> {
     tty: &'a std::fs::File,
     before: rustix::termios::Termios,
@@ -116,7 +157,7 @@ impl<'a> Silence<'a> {
         use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
         let before = tcgetattr(tty).ok()?;
         let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
+        silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
         tcsetattr(tty, OptionalActions::Flush, &silent).ok()?;
         Some(Silence { tty, before })
     }

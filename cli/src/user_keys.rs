@@ -101,14 +101,14 @@ pub(crate) fn unlock(target: &str, path: &Path) -> Result<UserKey, Failure> {
     };
     for _ in 0..3 {
         let question = format!("Passphrase for key {name}: ");
-        let Some(passphrase) = crate::terminal::ask(&question, true) else {
+        let Some(passphrase) = crate::terminal::ask_secret(&question) else {
             let text =
                 format!("the key {name} is under a passphrase, and there is no terminal to ask for it");
             return Err(
                 Failure::new(Unauthenticated, target, text).with_hint("add the key to an agent: ssh-add")
             );
         };
-        match encrypted.decrypt(passphrase.as_bytes()) {
+        match encrypted.decrypt(&passphrase) {
             Ok(key) => return Ok(UserKey { public: file.public, signer: Signer::Key(key), source: name }),
             Err(remora_identity::KeyError::WrongPassphrase) => say("that passphrase is wrong"),
             Err(error) => return Err(Problem::Key(error).failure(path)),

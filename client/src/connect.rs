@@ -259,7 +259,11 @@ pub async fn connect_unix(
 fn kinds(trust: &HostTrust) -> HostKeyKinds {
     match &trust.accepted {
         Some(key) => HostKeyKinds { preferred: vec![key.algorithm()], only: true },
-        None => trust.known.host_key_kinds(),
+        None => match trust.known.host_key_kinds() {
+            // All that is on record is revoked, or of a kind nobody can use: whatever the host shows is told by name.
+            kinds if kinds.preferred.is_empty() => HostKeyKinds::default(),
+            kinds => kinds,
+        },
     }
 }
 

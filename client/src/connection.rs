@@ -305,7 +305,14 @@ impl State {
                 self.verdict = Verdict::Accepted(host_name);
             }
             ClientEvent::Denied { .. } => return Some(JobError::Denied),
-            ClientEvent::GoAway { text } => self.going_away = Some(text.escape_debug().to_string()),
+            ClientEvent::GoAway { text } => {
+                let text = text.escape_debug().to_string();
+                // Before the user is accepted nothing can have run.
+                if matches!(self.verdict, Verdict::Waiting(_)) {
+                    return Some(JobError::GoneAway(text));
+                }
+                self.going_away = Some(text);
+            }
             ClientEvent::Fault { code, text } => {
                 return Some(JobError::Fault { code, text: text.escape_debug().to_string() });
             }

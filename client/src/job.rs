@@ -18,6 +18,9 @@ pub enum JobError {
     /// The host doesn't accept this user. The job was not started.
     #[error("the host does not accept this user")]
     Denied,
+    /// The host stops, and has not started the job.
+    #[error("the host takes no new jobs: {0}")]
+    GoneAway(String),
     /// The connection was lost. Whether and how the job ended is unknown.
     #[error("the connection was lost")]
     Lost(#[source] Arc<LinkError>),

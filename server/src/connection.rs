@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use remora_engine::{EndReason, Job, Output, Signal};
 use remora_identity::Authenticated;
@@ -24,6 +25,10 @@ use crate::settings::Settings;
 
 /// What the server says it is.
 const SOFTWARE: &str = concat!("remora ", env!("CARGO_PKG_VERSION"));
+/// How often the output of a vanished client's job is thrown away.
+const DISCARD_PAUSE: Duration = Duration::from_millis(20);
+/// How long a last word may take when the server stops.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// Events handled before the task lets others run.
 const EVENTS_PER_TURN: usize = 64;
 
@@ -111,7 +116,13 @@ async fn serve_link(
 ) -> Result<(), HandshakeError> {
     let who = tokio::select! {
         who = greet(&mut link, &binding, &settings) => who?,
-        () = stopping(phase.clone()) => return Err(HandshakeError::Stopping),
+        () = stopping(phase.clone()) => {
+            // Nothing of theirs has run, and they should know.
+            link.end.go_away("the server stops");
+            let limit = settings.borrow().handshake_timeout.min(LAST_WORD);
+            let _ = timeout(limit, link.flush()).await;
+            return Err(HandshakeError::Stopping);
+        }
     };
     place.known();
     link.release();
@@ -434,17 +445,23 @@ impl Connection {
         Ok(())
     }
 
-    /// The client is gone. Its jobs get a moment to end by themselves, then their process groups are ended.
+    /// The client is gone. Its jobs get a moment to end by themselves, then their process groups are ended. What they still write is
+    /// read and thrown away: a command that tidies up must neither be held back by a full window nor die of SIGPIPE.
     fn leave(self) {
         let grace = self.settings.borrow().vanished_grace;
         for (_, Served { job, .. }) in self.jobs {
             tokio::spawn(async move {
-                // Nobody reads any more: the command must not be held back by a full window.
-                job.close_output(Output::Stdout);
-                job.close_output(Output::Stderr);
-                if timeout(grace, job.wait()).await.is_err() {
-                    job.close(EndReason::ClientGone);
-                    job.wait().await;
+                let until = Instant::now() + grace;
+                let mut closed = false;
+                while job.finished().is_none() {
+                    for output in Output::ALL {
+                        job.acknowledge(output, job.produced(output));
+                    }
+                    if !closed && Instant::now() >= until {
+                        closed = true;
+                        job.close(EndReason::ClientGone);
+                    }
+                    let _ = timeout(DISCARD_PAUSE, job.wait()).await;
                 }
             });
         }

@@ -274,6 +274,7 @@ fn unreachable_pending() -> ((std::io::Result<()>, std::io::Result<()>), Result<
 fn lost(name: &str, error: &JobError) -> Failure {
     let class = match error {
         JobError::Fault { code: 13, .. } => Class::Incompatible,
+        JobError::GoneAway(_) => Class::Unreachable,
         _ => Class::Lost,
     };
     let failure = Failure::new(class, name, chain(error));

@@ -171,7 +171,7 @@ impl Place {
         );
         let fingerprint = key.fingerprint();
         for _ in 0..3 {
-            match ask(&question, false).as_deref().map(str::trim) {
+            match ask(&question).as_deref().map(str::trim) {
                 Some(answer) if answer == fingerprint || answer.eq_ignore_ascii_case("yes") => {
                     return Ok(key);
                 }
