@@ -65,6 +65,10 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         let _ = std::io::stdout().write_all(error.render().to_string().as_bytes());
         return ExitCode::SUCCESS;
     }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = std::io::stderr().write_all(error.render().to_string().as_bytes());
+        return ExitCode::from(exit_status(&Outcome::Failed(Class::Usage), false));
+    }
     // The parser's first paragraph says what is wrong; the rest is its way of pointing to the help.
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
