@@ -36,7 +36,10 @@ pub(crate) enum Command {
 ///   remora exec web1 'ls | wc -l'
 ///   remora exec web1 ls -l 'a b' '$x'
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment, after_help = "environment: SSH_AUTH_SOCK (the agent), HOME, USER, XDG_STATE_HOME")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "environment: SSH_AUTH_SOCK (the agent), HOME, USER, XDG_STATE_HOME"
+)]
 pub(crate) struct Exec {
     /// host, user@host:port, local, unix:PATH, or raw://, length://, header://
     #[arg(value_name = "TARGET")]
@@ -150,7 +153,10 @@ pub(crate) enum ExitStyle {
 /// Serves the account it runs as, to whoever holds a key from its
 /// authorized_keys. Stops on SIGTERM, rereads its configuration on SIGHUP.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment, after_help = "environment: REMORA_LOG (a filter, as debug or remora_server=debug)")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "environment: REMORA_LOG (a filter, as debug or remora_server=debug)"
+)]
 pub(crate) struct Serve {
     /// Listen here; may be repeated [default: native://0.0.0.0:7366]
     ///

@@ -143,17 +143,20 @@ fn unix_ns(time: SystemTime) -> u64 {
 
 /// Why the engine didn't start a job, for the wire.
 pub(crate) fn not_started(error: &NotStarted) -> proto::NotStarted {
-    let class = match error.blame() {
+    proto::NotStarted {
+        class: class(error.blame()) as i32,
+        step: error.step.name().to_owned(),
+        errno: error.errno.unwrap_or(0),
+        text: error.to_string(),
+    }
+}
+
+fn class(blame: Blame) -> proto::NotStartedClass {
+    match blame {
         Blame::NotFound => proto::NotStartedClass::NotFound,
         Blame::CannotExec => proto::NotStartedClass::CannotExec,
         Blame::HostFull => proto::NotStartedClass::HostFull,
         Blame::Internal => proto::NotStartedClass::Internal,
-    };
-    proto::NotStarted {
-        class: class as i32,
-        step: error.step.name().to_owned(),
-        errno: error.errno.unwrap_or(0),
-        text: error.to_string(),
     }
 }
 
@@ -170,4 +173,21 @@ pub(crate) fn refused(refusal: &Refusal) -> proto::NotStarted {
 /// A job that can't be started for a reason outside policy and engine.
 pub(crate) fn unsuitable(class: proto::NotStartedClass, text: &str) -> proto::NotStarted {
     proto::NotStarted { class: class as i32, step: "request".to_owned(), errno: 0, text: text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_blames_has_a_class_on_the_wire() {
+        for (blame, told) in [
+            (Blame::NotFound, proto::NotStartedClass::NotFound),
+            (Blame::CannotExec, proto::NotStartedClass::CannotExec),
+            (Blame::HostFull, proto::NotStartedClass::HostFull),
+            (Blame::Internal, proto::NotStartedClass::Internal),
+        ] {
+            assert_eq!(class(blame), told);
+        }
+    }
 }

@@ -267,3 +267,42 @@ fn a_host_without_a_key_makes_one_once_and_says_where() {
     assert!(!server.log().contains("made a host key"), "{}", server.log());
     run(home.exec([&server.target(), "true"])).ended(0);
 }
+
+#[test]
+fn an_ipv6_address_is_a_place_to_listen_and_a_target() {
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    let mut command = Server::command(&home, &["host_key"]);
+    command.args(["--listen", "native://[::1]:0"]);
+    let server = Server::spawn(&home, command);
+    home.write(".ssh/known_hosts", &format!("[::1]:{} {}\n", server.port, home.public("host_key")));
+    let done = run(home.exec([&format!("[::1]:{}", server.port), "echo six"])).ended(0);
+    assert_eq!(done.out(), "six\n");
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_hold_up_the_server() {
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    let mut command = Server::command(&home, &["host_key"]);
+    command.args(["--listen", "native://127.0.0.1:0"]).env("REMORA_LOG", "debug");
+    let mut child = command
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first line is read, and nothing after it: the pipe fills up.
+    let mut log = std::io::BufReader::with_capacity(64, child.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut log, &mut line).unwrap();
+    let port: u16 = line.trim().rsplit_once(':').unwrap().1.parse().unwrap();
+    home.write(".ssh/known_hosts", &format!("[127.0.0.1]:{port} {}\n", home.public("host_key")));
+    // A job logs some 500 bytes, and a pipe holds 64 KiB.
+    for _ in 0..300 {
+        run(home.exec([&format!("127.0.0.1:{port}"), "true"])).ended(0);
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+}
