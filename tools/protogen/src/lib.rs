@@ -25,5 +25,7 @@ pub fn generate() -> Result<String, Box<dyn std::error::Error>> {
     let module = prost_build::Module::from_protobuf_package_name("remora.v1");
     let requests = descriptors.file.into_iter().map(|file| (module.clone(), file)).collect();
     let code = config.generate(requests)?.remove(&module).unwrap_or_default();
-    Ok(format!("// Made by tools/protogen from wire/proto/remora.proto; `./check` compares. Don't edit.\n{code}"))
+    Ok(format!(
+        "// Made by tools/protogen from wire/proto/remora.proto; `./check` compares. Don't edit.\n{code}"
+    ))
 }
