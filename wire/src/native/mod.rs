@@ -8,6 +8,7 @@ mod endpoint;
 mod fault;
 mod frame;
 #[allow(missing_docs, reason = "made from the .proto file, whose comments are the documentation")]
+#[rustfmt::skip]
 pub mod proto;
 mod queue;
 mod server;

@@ -88,7 +88,8 @@ pub struct KeyProof {
     pub sshsig: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PeerCredentials {}
+pub struct PeerCredentials {
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AuthReply {
     /// False: not accepted. The reason is in the host's log only.
@@ -211,7 +212,8 @@ pub struct Signal {
 }
 /// From the client: end this job (SIGTERM, then SIGKILL after the host's grace time). Its receipt still comes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Close {}
+pub struct Close {
+}
 /// The evidence of one stream.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StreamReport {
