@@ -1,6 +1,7 @@
 //! The one place that prints for people: messages on standard error, in one voice.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use remora_client::{Class, Outcome, exit_status};
@@ -34,11 +35,19 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     /// What to try.
     pub(crate) hint: Option<String>,
+    /// Whether `--json` has told it already.
+    pub(crate) told: bool,
 }
 
 impl Failure {
     pub(crate) fn new(class: Class, target: &str, text: impl Into<String>) -> Self {
-        Failure { outcome: Outcome::Failed(class), target: escape(target), text: text.into(), hint: None }
+        Failure {
+            outcome: Outcome::Failed(class),
+            target: escape(target),
+            text: text.into(),
+            hint: None,
+            told: false,
+        }
     }
 
     pub(crate) fn usage(text: impl Into<String>) -> Self {
@@ -75,6 +84,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let wrong: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let command = std::env::args().nth(1).filter(|word| ["exec", "serve", "wire"].contains(&word.as_str()));
     let failure = Failure::usage(escape(&wrong.join(" ")));
+    status_file(&failure);
     let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
     failure
         .with_hint(tip.map(escape).unwrap_or_else(|| match command {
@@ -83,6 +93,25 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         }))
         .print();
     ExitCode::from(exit_status(&Outcome::Failed(Class::Usage), false))
+}
+
+/// `--status-file` holds how it ended whatever happens, so also when the rest of the line makes no sense.
+fn status_file(failure: &Failure) {
+    let words: Vec<std::ffi::OsString> =
+        std::env::args_os().skip(1).take_while(|word| word != "--").collect();
+    let path = words.iter().enumerate().find_map(|(at, word)| {
+        match word.to_str()?.strip_prefix("--status-file")? {
+            "" => words.get(at + 1).map(PathBuf::from),
+            rest => rest.strip_prefix('=').map(PathBuf::from),
+        }
+    });
+    if let Some(path) = path.filter(|_| words.first().is_some_and(|verb| verb == "exec")) {
+        let status = exit_status(&failure.outcome, false);
+        let text = crate::commands::receipt::status(&failure.outcome, status, "").to_string() + "\n";
+        if let Err(error) = std::fs::write(&path, text) {
+            say(&format!("can't write {}: {error}", escape(&path.display().to_string())));
+        }
+    }
 }
 
 /// Writes to standard output.

@@ -42,8 +42,14 @@ pub enum UserKeyError {
         path: PathBuf,
     },
     /// The agent didn't sign.
-    #[error(transparent)]
-    Agent(#[from] AgentError),
+    #[error("the key {} can't sign", public.fingerprint())]
+    Agent {
+        /// Its public half.
+        public: Box<PublicKey>,
+        /// What the agent says.
+        #[source]
+        source: AgentError,
+    },
     /// Signing failed.
     #[error("can't sign with the key")]
     Crypto(#[from] CryptoFailure),
@@ -60,7 +66,10 @@ impl UserKey {
         let sshsig = match &self.signer {
             Signer::Key(key) => sshsig::sign(key, NAMESPACE, &message)?,
             Signer::Agent(agent) => {
-                let signature = agent.sign(&self.public, &sshsig::signed_data(NAMESPACE, &message)).await?;
+                let signature =
+                    agent.sign(&self.public, &sshsig::signed_data(NAMESPACE, &message)).await.map_err(
+                        |source| UserKeyError::Agent { public: Box::new(self.public.clone()), source },
+                    )?;
                 sshsig::encode(&self.public, NAMESPACE, &signature)
             }
             Signer::Locked(path) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use remora_identity::PublicKey;
 use remora_identity::auth::{AuthBinding, AuthContext};
-use remora_identity::known_hosts::{HostKeyKinds, KnownKeys, Verdict};
+use remora_identity::known_hosts::{HostKeyKinds, KnownKeys, Recorded, Verdict};
 use remora_net::{ByteStream, Carrier, Link, LinkError, Tap, tls};
 use remora_wire::limits;
 use remora_wire::native::{ALPN, Client, ClientEvent, proto};
@@ -109,6 +109,8 @@ pub enum ConnectError {
     HostKeyMismatch {
         /// The key it showed.
         key: Box<PublicKey>,
+        /// What is recorded, and where.
+        recorded: Vec<Recorded>,
     },
     /// The key is marked as revoked.
     #[error("the host's key {} is revoked", key.fingerprint())]
@@ -273,7 +275,7 @@ fn judge(trust: &HostTrust, shown: &PublicKey) -> Result<bool, ConnectError> {
     match trust.known.judge(shown) {
         Verdict::Trusted { .. } => Ok(false),
         Verdict::Revoked { .. } => Err(ConnectError::HostKeyRevoked { key: key() }),
-        Verdict::Mismatch { .. } => Err(ConnectError::HostKeyMismatch { key: key() }),
+        Verdict::Mismatch { recorded } => Err(ConnectError::HostKeyMismatch { key: key(), recorded }),
         Verdict::Unknown { plain_name_differs } => {
             let accepted = trust.accepted.as_ref() == Some(shown) || trust.accept_new && !plain_name_differs;
             if accepted {

@@ -85,7 +85,9 @@ fn authorized_keys(settings: &Settings) -> Vec<AuthorizedKeys> {
                 }
                 found.push(keys);
             }
-            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                info!(file = %path.display(), "no authorized keys there");
+            }
             Err(error) => warn!(file = %path.display(), reason = %error, "authorized keys not read"),
         }
     }
@@ -103,7 +105,7 @@ enum ReadError {
 }
 
 fn read(path: &std::path::Path, account: &Account) -> Result<AuthorizedKeys, ReadError> {
-    let file = std::fs::File::open(path)?;
+    let file = crate::files::open(path)?;
     strict_modes::check_file(&file, path, &account.home, account.uid)?;
     let mut text = Vec::new();
     file.take(limits::AUTHORIZED_KEYS_MAX as u64 + 1).read_to_end(&mut text)?;

@@ -1,6 +1,6 @@
 //! The host's keys: those of sshd where they can be read, else one of our own, made once.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -119,7 +119,7 @@ pub fn load_host_keys(
 
 fn load(path: &Path) -> Result<PrivateKey, HostKeyFileError> {
     let io = |source| HostKeyFileError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
+    let file = crate::files::open(path).map_err(io)?;
     strict_modes::check_private_key(&file, path, rustix::process::geteuid().as_raw())
         .map_err(|source| HostKeyFileError::Mode { path: path.to_owned(), source })?;
     let mut text = Vec::new();

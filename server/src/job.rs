@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use remora_engine::{
     Blame, EndReason, Ended, How, InputEnd, JobRequest, LimitKind, MemoryMeans, NotStarted, OutputEnd,
-    Program, Stdin,
+    PeakMemory, Program, Stdin,
 };
 use remora_identity::Refusal;
 use remora_wire::native::proto;
@@ -89,7 +89,12 @@ impl Subject {
             wall_ns: u64::try_from(ended.wall.as_nanos()).unwrap_or(u64::MAX),
             user_us: u64::try_from(ended.user.as_micros()).unwrap_or(u64::MAX),
             system_us: u64::try_from(ended.system.as_micros()).unwrap_or(u64::MAX),
-            peak_memory_bytes: ended.peak_memory.bytes(),
+            // A command smaller than this server was at most as large as it, since the kernel hands the high-water mark on to
+            // what is spawned: that is no figure of the command's, and none is better.
+            peak_memory_bytes: match ended.peak_memory {
+                PeakMemory::Measured(bytes) => bytes,
+                PeakMemory::AtMost(_) => 0,
+            },
             stdin: ended.stdin.as_ref().map(input),
             stdout: Some(output(&ended.stdout)),
             stderr: Some(output(&ended.stderr)),

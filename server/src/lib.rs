@@ -8,6 +8,7 @@ mod admission;
 mod authenticate;
 mod config;
 mod connection;
+mod files;
 mod host_keys;
 mod job;
 mod listen;

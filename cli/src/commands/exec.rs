@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use remora_client::{
     Class, Finished, Job, JobError, Opened, Outcome, Request, StartError, Target, exit_status, outcome_of,
@@ -19,6 +20,11 @@ use crate::printable::{chain, escape};
 use crate::stdio::{Sink, Which};
 use crate::terminal::{Failure, print, say};
 
+/// How the message of a status file that can't be written starts.
+const STATUS_FILE: &str = "can't write the status file";
+/// How long the host may take to judge who the user is: it answers a good proof at once, and a bad one in less than a second.
+const VERDICT: Duration = Duration::from_secs(30);
+
 /// Runs the command and gives the process' exit status.
 pub(crate) fn run(exec: Exec) -> u8 {
     let as_ssh = exec.exit_status == Some(ExitStyle::Ssh);
@@ -31,12 +37,21 @@ pub(crate) fn run(exec: Exec) -> u8 {
         }
         Err(error) => Err(Failure::new(Class::Internal, "", format!("no runtime: {error}"))),
     };
+    let mut status_file = exec.status_file.as_ref();
     let outcome = outcome.unwrap_or_else(|failure| {
         failure.print();
+        if exec.json && !failure.told {
+            let object = receipt::failed(&exec.target, command(&exec), &failure, None);
+            if let Err(error) = print(&(object.to_string() + "\n")) {
+                say(&format!("can't write standard output: {error}"));
+            }
+        }
+        // Told by the failure itself.
+        status_file = status_file.filter(|_| !failure.text.starts_with(STATUS_FILE));
         failure.outcome
     });
     let status = exit_status(&outcome, as_ssh);
-    if let Some(path) = &exec.status_file {
+    if let Some(path) = status_file {
         let text = receipt::status(&outcome, status, &exec.target).to_string() + "\n";
         if let Err(error) = std::fs::write(path, text) {
             say(&format!("can't write {}: {error}", escape(&path.display().to_string())));
@@ -52,7 +67,7 @@ async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
     if let Some(path) = &exec.status_file {
         // Found out now, not after the command ran.
         std::fs::write(path, "").map_err(|error| {
-            Failure::usage(format!("can't write {}: {error}", escape(&path.display().to_string())))
+            Failure::usage(format!("{STATUS_FILE} {}: {error}", escape(&path.display().to_string())))
         })?;
     }
     if let Target::Plain { wire, host, port } = &target {
@@ -213,8 +228,15 @@ async fn drive(
         }
         std::future::pending::<()>().await;
     };
+    let late = || {
+        let text = format!("no answer to who you are within {} s", VERDICT.as_secs());
+        Stop::Failed(Failure::new(Class::Lost, &name, text).with_hint("the command may have run"))
+    };
     let told = async {
-        if let Ok(host) = opened.connection.accepted().await {
+        let Ok(verdict) = tokio::time::timeout(VERDICT, opened.connection.accepted()).await else {
+            return late();
+        };
+        if let Ok(host) = verdict {
             accepted.set(true);
             timeline.note(&format!("authenticated as {} on {}", escape(&place.user), escape(&host)));
         }
@@ -223,24 +245,21 @@ async fn drive(
         {
             timeline.note(&format!("started, pid {pid}"));
         }
-        std::future::pending::<()>().await;
+        std::future::pending().await
     };
     let work = async {
         let streams = async { tokio::join!(out.pump(stdout, on_first), err.pump(stderr, on_first)) };
         let (written, finished) = tokio::join!(streams, job.wait());
         (written, finished)
     };
-    let interrupted = signals(&job);
+    let interrupted = signals(&job, &accepted);
     let (written, finished) = tokio::select! {
         // Told first: all of a short command's messages may come at once, and the first of them is still the first.
         biased;
-        () = told => unreachable_pending(),
+        stop = told => return Err(stop),
         result = work => result,
         () = feed => unreachable_pending(),
-        signal = interrupted => {
-            let text = format!("you left on a second {signal}; the host ends the command");
-            return Err(failed(Class::Lost, text));
-        }
+        text = interrupted => return Err(failed(Class::Lost, text)),
     };
     timeline.note("ended");
     if let Some(error) = unread.take() {
@@ -262,7 +281,16 @@ async fn drive(
     match finished {
         Ok(finished) => conclude(exec, place, &finished, &out, &err).map_err(Stop::Failed),
         Err(JobError::Denied) => Err(Stop::Denied),
-        Err(error) => Err(Stop::Failed(lost(&name, &error))),
+        Err(error) => {
+            let mut failure = lost(&name, &error);
+            if exec.json {
+                // What came before is not thrown away.
+                let (stdout, stderr) = (out.captured(), err.captured());
+                let object = receipt::failed(&exec.target, command(exec), &failure, Some((&stdout, &stderr)));
+                failure.told = print(&(object.to_string() + "\n")).is_ok();
+            }
+            Err(Stop::Failed(failure))
+        }
     }
 }
 
@@ -296,30 +324,28 @@ fn conclude(
     let outcome = outcome_of(receipt);
     let name = place.name();
     if exec.json {
-        let captured = |output: &Output| match &output.target {
-            To::Kept { bytes, seen, .. } => (bytes.clone(), *seen),
-            To::Stream(_) => (Vec::new(), 0),
-        };
-        let ((stdout, stdout_seen), (stderr, stderr_seen)) = (captured(out), captured(err));
-        let object = receipt::receipt(
-            &exec.target,
-            command(exec),
-            receipt,
-            &receipt::Captured { bytes: &stdout, seen: stdout_seen },
-            &receipt::Captured { bytes: &stderr, seen: stderr_seen },
-        );
+        let object = receipt::receipt(&exec.target, command(exec), receipt, &out.captured(), &err.captured());
         if let Err(error) = print(&(object.to_string() + "\n")) {
-            say(&format!("can't write standard output: {error}"));
+            let text = format!("can't write standard output: {error}; the receipt is lost");
+            let failure = Failure::new(Class::Internal, &name, text);
+            return Err(Failure { told: true, ..failure });
         }
         return Ok(outcome);
     }
-    let failure =
-        |text: String| Failure { outcome: outcome.clone(), target: escape(&name), text, hint: None };
+    let failure = |text: String| Failure {
+        outcome: outcome.clone(),
+        target: escape(&name),
+        text,
+        hint: None,
+        told: false,
+    };
     match (&outcome, &receipt.outcome) {
         (_, Some(proto::receipt::Outcome::NotStarted(why))) => return Err(failure(escape(&why.text))),
         (Outcome::Deadline, _) => {
             let limit = exec
                 .timeout
+                // The host's own may be shorter.
+                .filter(|limit| receipt.wall_ns >= u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))
                 .map_or_else(|| "the host's time limit".to_owned(), |t| format!("its time limit of {t:?}"));
             failure(format!("the command ran into {limit} and was ended")).print();
         }
@@ -348,26 +374,29 @@ pub(super) fn command(exec: &Exec) -> serde_json::Value {
     }
 }
 
-/// Passes Ctrl-C and SIGTERM on to the job; ready at the second Ctrl-C.
-async fn signals(job: &Job) -> &'static str {
+/// Passes Ctrl-C, SIGTERM and SIGHUP on to the job. Ready at the second of a kind, and at the first while the host hasn't said that
+/// there is a job: whoever waits for something that is stuck must get away.
+async fn signals(job: &Job, accepted: &Cell<bool>) -> String {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
     else {
         return std::future::pending().await;
     };
-    let mut interrupts = 0;
+    let mut seen = Vec::new();
     loop {
-        tokio::select! {
-            _ = interrupt.recv() => {
-                interrupts += 1;
-                if interrupts > 1 {
-                    return "Ctrl-C";
-                }
-                job.signal("INT");
-            }
-            _ = terminate.recv() => job.signal("TERM"),
-            _ = hangup.recv() => job.signal("HUP"),
+        let (key, name) = tokio::select! {
+            _ = interrupt.recv() => ("Ctrl-C", "INT"),
+            _ = terminate.recv() => ("SIGTERM", "TERM"),
+            _ = hangup.recv() => ("SIGHUP", "HUP"),
+        };
+        if !accepted.get() {
+            return format!("you left on {key} before the host answered; the command may have run");
         }
+        if seen.contains(&name) {
+            return format!("you left on a second {key}; the host ends the command");
+        }
+        seen.push(name);
+        job.signal(name);
     }
 }

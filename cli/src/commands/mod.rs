@@ -5,7 +5,7 @@ pub(crate) mod exec;
 mod local;
 mod place;
 mod plain;
-mod receipt;
+pub(crate) mod receipt;
 mod save;
 pub(crate) mod serve;
 mod streams;

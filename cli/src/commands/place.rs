@@ -27,6 +27,8 @@ pub(super) struct Access {
     accepted: Option<remora_client::PublicKey>,
     unlocked: Option<remora_client::PublicKey>,
     unlocked_path: Option<std::path::PathBuf>,
+    /// Keys that an agent holds and doesn't sign with.
+    unusable: Vec<remora_client::PublicKey>,
     /// Whether the last attempt used a key without asking.
     pub(super) sure: bool,
 }
@@ -40,6 +42,7 @@ impl Access {
             accepted: None,
             unlocked: None,
             unlocked_path: None,
+            unusable: Vec::new(),
             sure: true,
         }
     }
@@ -99,6 +102,8 @@ impl Place {
                 choice.keys.insert(0, user_keys::unlock(&self.host, path)?);
                 choice.sure = true;
             }
+            choice.keys.retain(|key| !access.unusable.contains(&key.public));
+            let keys = choice.keys.len();
             choice.sure &= !ask_all || access.unlocked.is_some();
             // A remembered key is the only one looked for: there may be others.
             access.sure = choice.sure && (choice.keys.len() > 1 || remembered.is_some());
@@ -127,6 +132,13 @@ impl Place {
                     // The connection is closed while a person types, so that no deadline of the host's runs meanwhile.
                     access.unlocked = Some(*public);
                     access.unlocked_path = Some(path);
+                }
+                Err(ConnectError::Key(error @ remora_client::UserKeyError::Agent { .. })) if keys > 1 => {
+                    // As ssh does: another key may do.
+                    say(&format!("{}; going on without it", chain(&error)));
+                    if let remora_client::UserKeyError::Agent { public, .. } = error {
+                        access.unusable.push(*public);
+                    }
                 }
                 Err(error) => return Err(self.failure(&error)),
             }
@@ -221,11 +233,19 @@ impl Place {
     fn failure(&self, error: &ConnectError) -> Failure {
         let failure = Failure::new(error.class(), &self.name(), chain(error));
         let hint = match error {
-            ConnectError::HostKeyMismatch { .. } => Some(format!(
-                "somebody may be in between, or the host was set up anew; if you know it was: ssh-keygen -R '[{}]:{}'",
-                escape(&self.host),
-                self.port
-            )),
+            ConnectError::HostKeyMismatch { recorded, .. } => Some(match recorded.first() {
+                Some(first) => {
+                    let file = escape(&first.source);
+                    format!(
+                        "somebody may be in between, or the host was set up anew. On record is {}, in {file} line {}; if you know it is out: ssh-keygen -R '[{}]:{}' -f '{file}'",
+                        first.key.as_ref().map_or_else(|| escape(&first.key_type), |key| key.fingerprint()),
+                        first.line,
+                        escape(&self.host),
+                        self.port
+                    )
+                }
+                None => "somebody may be in between, or the host was set up anew".to_owned(),
+            }),
             ConnectError::NoKeys => {
                 Some("make one with ssh-keygen -t ed25519, or name one with --identity".to_owned())
             }
@@ -234,6 +254,9 @@ impl Place {
                 escape(&self.user),
                 remora_wire::limits::OFFERS
             )),
+            ConnectError::Dial(remora_client::DialError::Connect { .. }) if self.port == 0 => {
+                Some("does a server listen there, and is it yours?".to_owned())
+            }
             ConnectError::Dial(remora_client::DialError::Connect { .. }) => {
                 Some(format!("does `remora serve` run there, and is port {} open?", self.port))
             }

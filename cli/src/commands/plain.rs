@@ -297,11 +297,12 @@ impl Reply<'_> {
             let stderr = apart.then_some(&stderr);
             let object = receipt::unproven(&exec.target, command(exec), outcome.as_ref(), &stdout, stderr);
             if let Err(error) = print(&(object.to_string() + "\n")) {
-                say(&format!("can't write standard output: {error}"));
+                let text = format!("can't write standard output: {error}; the reply is lost");
+                return Err(Failure { told: true, ..Failure::new(Class::Internal, self.name, text) });
             }
         }
         if let Some(failure) = differs {
-            return Err(failure);
+            return Err(Failure { told: true, ..failure });
         }
         for (side, name) in [(&self.out, "output"), (&self.err, "error")] {
             if let Some(error) = side.trouble() {
@@ -310,7 +311,9 @@ impl Reply<'_> {
             }
         }
         if told == Some(Ending::Unknown) {
-            return Err(Failure::new(Class::Lost, self.name, "the peer does not know how the command ended"));
+            let failure =
+                Failure::new(Class::Lost, self.name, "the peer does not know how the command ended");
+            return Err(Failure { told: true, ..failure });
         }
         if let (Some(save), Some(file)) = (self.save.take(), self.file.take()) {
             let (path, length) = save.finish(&file).map_err(|error| self.unsaved(&error))?;

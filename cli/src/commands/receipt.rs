@@ -63,7 +63,7 @@ pub(crate) fn receipt(
         "wall_seconds": receipt.wall_ns as f64 / 1e9,
         "user_seconds": receipt.user_us as f64 / 1e6,
         "system_seconds": receipt.system_us as f64 / 1e6,
-        "peak_memory_bytes": receipt.peak_memory_bytes,
+        "peak_memory_bytes": (receipt.peak_memory_bytes > 0).then_some(receipt.peak_memory_bytes),
         "memory_limit_by": receipt.memory_limit_by,
         "stdin": receipt.stdin.as_ref().map(|report| stream(report, None)),
         "stdout": receipt.stdout.as_ref().map(|report| stream(report, Some(stdout))),
@@ -81,6 +81,34 @@ fn stream(report: &proto::StreamReport, captured: Option<&Captured<'_>>) -> Valu
         output(&mut object, captured);
     }
     Value::Object(object)
+}
+
+/// What `--json` prints where there is no receipt: why, and what came of the output.
+pub(crate) fn failed(
+    target: &str,
+    command: Value,
+    failure: &crate::terminal::Failure,
+    output: Option<(&Captured<'_>, &Captured<'_>)>,
+) -> Value {
+    let mut outcome = self::outcome(&failure.outcome);
+    if let Value::Object(object) = &mut outcome {
+        object.insert("text".into(), failure.text.clone().into());
+        object.insert("hint".into(), failure.hint.clone().into());
+    }
+    let stream = |captured: &Captured<'_>| {
+        let mut object = Map::new();
+        self::output(&mut object, captured);
+        Value::Object(object)
+    };
+    json!({
+        "schema": SCHEMA,
+        "target": target,
+        "proven": false,
+        "outcome": outcome,
+        "command": command,
+        "stdout": output.map(|(stdout, _)| stream(stdout)),
+        "stderr": output.map(|(_, stderr)| stream(stderr)),
+    })
 }
 
 /// What `--json` prints of a reply on a plain wire: nothing there is proven but what came.

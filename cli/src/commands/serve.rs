@@ -48,6 +48,20 @@ fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
         Some(path) => FileConfig::read(path).map_err(|error| Failure::usage(chain(&error)))?,
         None => FileConfig::default(),
     };
+    for (value, name) in [
+        (file.limits.wall_seconds, "limits.wall_seconds"),
+        (file.limits.memory_bytes, "limits.memory_bytes"),
+        (file.limits.open_files, "limits.open_files"),
+        (file.limits.output_bytes, "limits.output_bytes"),
+        (file.max_connections.map(|max| max as u64), "max_connections"),
+        (file.max_unauthenticated.map(|max| max as u64), "max_unauthenticated"),
+    ] {
+        if value == Some(0) {
+            return Err(Failure::usage(format!(
+                "{name} = 0 would serve nobody; leave it out for no limit of your own"
+            )));
+        }
+    }
     let account = own_account().ok_or_else(|| {
         Failure::usage("the user database doesn't know the account this runs as, so there is nobody to serve")
     })?;

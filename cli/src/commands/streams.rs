@@ -9,6 +9,7 @@ use bytes::Bytes;
 use encoding_rs::{CoderResult, Decoder, Encoding};
 use remora_client::{Reader, Writer};
 
+use super::receipt::Captured;
 use crate::stdio::{Sink, Source};
 
 /// Our stdin, which can be sent again from its start to another job until the user is accepted.
@@ -101,6 +102,14 @@ impl Output {
             self.put(Bytes::new(), true).await?;
         }
         Ok(())
+    }
+
+    /// What was kept for `--json`.
+    pub(crate) fn captured(&self) -> Captured<'_> {
+        match &self.target {
+            Target::Kept { bytes, seen, .. } => Captured { bytes, seen: *seen },
+            Target::Stream(_) => Captured { bytes: &[], seen: 0 },
+        }
     }
 
     /// Takes bytes of the stream; `last` when nothing follows.

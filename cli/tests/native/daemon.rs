@@ -306,3 +306,27 @@ fn a_log_that_nobody_reads_does_not_hold_up_the_server() {
         .unwrap();
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn a_fifo_in_the_place_of_authorized_keys_holds_up_nobody() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    run(home.exec([&server.target(), "true"])).ended(0);
+    let keys = home.path("authorized_keys");
+    let text = fs::read(&keys).unwrap();
+    fs::remove_file(&keys).unwrap();
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&keys).status().unwrap().success());
+    run(home.exec([&server.target(), "true"])).complained(195, "remora: ", "unauthenticated");
+    fs::remove_file(&keys).unwrap();
+    fs::write(&keys, text).unwrap();
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).unwrap();
+    run(home.exec([&server.target(), "true"])).ended(0);
+}
+
+#[test]
+fn limits_of_nothing_are_refused() {
+    let home = Home::with_key();
+    for text in ["max_connections = 0\n", "[limits]\nwall_seconds = 0\n", "[limits]\nopen_files = 0\n"] {
+        refused(configured(&home, &(listen(&["native://127.0.0.1:0"]) + text), &[]), "would serve nobody");
+    }
+}

@@ -2,10 +2,10 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use remora_testkit::{odd_child, pattern};
+use remora_testkit::{eventually, odd_child, pattern};
 use serde_json::Value;
 
-use crate::bench::{Home, Server, own_name, run, run_with, text};
+use crate::bench::{Client, Home, PATIENCE, Server, own_name, run, run_with, text};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"))
@@ -188,4 +188,45 @@ fn v_tells_what_happened_when() {
         let time = line.strip_prefix("remora: ").and_then(|rest| rest.split_once(" ms  "));
         assert!(time.is_some_and(|(time, _)| time.trim().parse::<f64>().is_ok()), "{line:?}");
     }
+}
+
+#[test]
+fn the_status_file_holds_a_usage_error_of_the_whole_line_too() {
+    let home = Home::with_key();
+    let file = home.path("status.json");
+    std::fs::write(&file, "{\"status\":0}").unwrap();
+    run(home.exec(["--status-file", text(&file), "-t", "zzz", "host", "true"])).ended(193);
+    let told: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(told["outcome"]["class"], "usage");
+    assert_eq!(told["status"], 193);
+}
+
+#[test]
+fn json_is_printed_without_a_receipt_too() {
+    let home = Home::with_key();
+    let done = run(home.exec(["--json", "127.0.0.1:1", "true"])).ended(194);
+    let told: Value = serde_json::from_str(&done.out()).unwrap();
+    assert_eq!(told["outcome"]["class"], "unreachable");
+    assert_eq!(told["proven"], false);
+    let mut server = Server::start(&home);
+    let mark = home.path("mark");
+    let line = format!("echo part; touch {}; exec sleep 1000", text(&mark));
+    let client = Client::start(home.exec(["--json", "-v", &server.target(), &line]));
+    eventually(PATIENCE, "the output was written", || mark.exists());
+    // Another command comes and goes behind it, on the same thread of the server.
+    run(home.exec([&server.target(), "true"])).ended(0);
+    server.kill();
+    let done = client.finish().ended(198);
+    let told: Value = serde_json::from_str(&done.out()).unwrap();
+    assert_eq!(told["outcome"]["class"], "lost");
+    assert_eq!(told["stdout"]["text"], "part\n");
+}
+
+#[test]
+fn a_receipt_that_cannot_be_written_is_no_success() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let mut command = home.exec(["--json", &server.target(), "true"]);
+    command.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    run(command).ended(199);
 }

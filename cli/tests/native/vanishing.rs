@@ -101,3 +101,22 @@ fn the_command_of_a_killed_client_may_tidy_up_before_it_is_killed() {
     eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
     assert_eq!(home.text("mark"), "tidy\n");
 }
+
+#[test]
+fn a_second_sigterm_leaves_a_host_that_is_stuck() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let mut client = Client::start(home.exec([&server.target(), TELLS]));
+    let group = client.number();
+    server.signal("STOP");
+    client.signal("TERM");
+    client.signal("TERM");
+    // Signals of a kind that come before the first is looked at are one (signal(7)): the third is the second at the latest.
+    eventually(PATIENCE, "the client left", || {
+        client.signal("TERM");
+        !remora_testkit::is_alive(client.pid())
+    });
+    client.finish().complained(198, &format!("remora: {}: lost: ", server.target()), "second SIGTERM");
+    server.signal("CONT");
+    eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+}

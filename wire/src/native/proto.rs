@@ -281,7 +281,7 @@ pub struct Receipt {
     pub user_us: u64,
     #[prost(uint64, tag = "11")]
     pub system_us: u64,
-    /// Largest resident set of any process of the job that was waited for, in bytes.
+    /// Largest resident set of any process of the job that was waited for, in bytes; 0 where it couldn't be measured.
     #[prost(uint64, tag = "12")]
     pub peak_memory_bytes: u64,
     #[prost(message, optional, tag = "13")]

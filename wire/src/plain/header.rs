@@ -229,17 +229,23 @@ fn ending(members: &Members<'_>, ignored: &mut Vec<&'static str>) -> Option<Endi
         Number(u64),
         Nonsense,
     }
-    let read = |value: Option<&RawValue>, range: std::ops::RangeInclusive<u64>| match value.map(RawValue::get)
-    {
-        None => Read::Nothing,
-        Some("null") => Read::Null,
-        Some(text) => match size(text) {
-            Some(Size::Whole(number)) if range.contains(&number) => Read::Number(number),
-            _ => Read::Nonsense,
-        },
-    };
+    let mut read =
+        |value: Option<&RawValue>, range: std::ops::RangeInclusive<u64>| match value.map(RawValue::get) {
+            None => Read::Nothing,
+            // Not even a number: a member of the peer's own that happens to have this name.
+            Some(text) if text != "null" && !text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
+                ignored.push("exit_code or signal");
+                Read::Nothing
+            }
+            Some("null") => Read::Null,
+            Some(text) => match size(text) {
+                Some(Size::Whole(number)) if range.contains(&number) => Read::Number(number),
+                _ => Read::Nonsense,
+            },
+        };
     let status = |number: u64| u8::try_from(number).unwrap_or(u8::MAX);
-    match (read(members.exit_code, 0..=255), read(members.signal, 1..=64)) {
+    let (exit_code, signal) = (read(members.exit_code, 0..=255), read(members.signal, 1..=64));
+    match (exit_code, signal) {
         (Read::Nothing, Read::Nothing | Read::Null) => None,
         (Read::Number(code), Read::Nothing | Read::Null) => Some(Ending::Exited(status(code))),
         (Read::Null, Read::Nothing | Read::Null) => Some(Ending::Unknown),
@@ -251,8 +257,9 @@ fn ending(members: &Members<'_>, ignored: &mut Vec<&'static str>) -> Option<Endi
         (Read::Number(_) | Read::Nonsense, Read::Number(_))
         | (Read::Nonsense, Read::Nothing | Read::Null)
         | (_, Read::Nonsense) => {
+            // Meant to tell an ending, and doesn't: no reason to take it for a good one.
             ignored.extend(["exit_code", "signal"]);
-            None
+            Some(Ending::Unknown)
         }
     }
 }
