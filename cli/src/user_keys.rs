@@ -34,7 +34,10 @@ pub(crate) async fn find(named: &[PathBuf], remembered: Option<&PublicKey>) -> R
     if !named.is_empty() {
         let mut keys = Vec::new();
         for path in named {
-            keys.push(load(path).map_err(|problem| problem.failure(path))?);
+            keys.push(match public_half(path) {
+                Some(public) => held_half(public, path, agent.as_ref()).await?,
+                None => load(path).map_err(|problem| problem.failure(path))?,
+            });
         }
         if let Some(agent) = &agent
             && keys.iter().any(|key| matches!(key.signer, Signer::Locked(_)))
@@ -65,7 +68,7 @@ pub(crate) async fn find(named: &[PathBuf], remembered: Option<&PublicKey>) -> R
     }
     if let Some(agent) = &agent {
         let held = ask(agent).await;
-        for public in held.into_iter().rev() {
+        for public in held {
             let source = "agent".to_owned();
             match keys.iter_mut().find(|key| key.public == public) {
                 Some(key) if matches!(key.signer, Signer::Locked(_)) => {
@@ -73,10 +76,12 @@ pub(crate) async fn find(named: &[PathBuf], remembered: Option<&PublicKey>) -> R
                     key.source = source;
                 }
                 Some(_) => {}
-                None => keys.insert(0, UserKey { public, signer: Signer::Agent(agent.clone()), source }),
+                None => keys.push(UserKey { public, signer: Signer::Agent(agent.clone()), source }),
             }
         }
     }
+    // Only so many are offered: the default files are the likeliest, and what needs a passphrase comes last.
+    keys.sort_by_key(|key| matches!(key.signer, Signer::Locked(_)));
     let worked = remembered.and_then(|public| keys.iter().position(|key| key.public == *public));
     if let Some(at) = worked {
         let key = keys.remove(at);
@@ -84,6 +89,29 @@ pub(crate) async fn find(named: &[PathBuf], remembered: Option<&PublicKey>) -> R
     }
     let sure = keys.len() == 1 || worked.is_some();
     Ok(Choice { keys, sure })
+}
+
+/// The key of a file that holds a public half alone, as ssh takes it to pick one of an agent's keys.
+fn public_half(path: &Path) -> Option<PublicKey> {
+    if path.extension()? != "pub" {
+        return None;
+    }
+    let mut text = String::new();
+    File::open(path).ok()?.take(KEY_FILE_MAX as u64).read_to_string(&mut text).ok()?;
+    PublicKey::from_text(text.trim()).ok()
+}
+
+async fn held_half(public: PublicKey, path: &Path, agent: Option<&Agent>) -> Result<UserKey, Failure> {
+    let name = escape(&path.display().to_string());
+    match agent {
+        Some(agent) if ask(agent).await.contains(&public) => Ok(UserKey {
+            public,
+            signer: Signer::Agent(agent.clone()),
+            source: format!("agent, as in {name}"),
+        }),
+        _ => Err(Failure::usage(format!("{name} is a public key, and no agent holds its private half"))
+            .with_hint("name the private key's file, or add it to an agent: ssh-add")),
+    }
 }
 
 /// Unlocks a key file with a passphrase typed on the terminal, three tries as ssh gives.

@@ -283,3 +283,23 @@ fn more_than_eight_keys_are_not_all_offered() {
     command.env("SSH_AUTH_SOCK", &agent.socket);
     run(command).ended(0);
 }
+
+#[test]
+fn a_public_key_file_picks_a_key_of_the_agent() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let key = home.make_key("other", "ed25519", "");
+    home.authorize(&["other"]);
+    let public = format!("{}.pub", text(&key));
+    run(home.exec(["-i", &public, &server.target(), "true"])).complained(
+        193,
+        "remora: usage: ",
+        "no agent holds",
+    );
+    let agent = Agent::start(&home);
+    agent.add(&key);
+    std::fs::remove_file(&key).unwrap();
+    let mut command = home.exec(["-i", &public, &server.target(), "true"]);
+    command.env("SSH_AUTH_SOCK", &agent.socket);
+    run(command).ended(0);
+}
