@@ -63,6 +63,9 @@ pub struct EngineConfig {
     pub drain: DrainRule,
     /// Time between SIGTERM and SIGKILL when a job is ended.
     pub kill_grace: Duration,
+    /// How long a start may take, from the request to the executed program: beyond it the start is given up, and what comes of
+    /// it late is killed. A dead network file system makes execve(2) and chdir(2) hang.
+    pub start_patience: Duration,
     /// Where cgroups are made.
     pub cgroup: CgroupParent,
 }
@@ -74,6 +77,7 @@ impl Default for EngineConfig {
             environment: BaseEnvironment::default(),
             drain: DrainRule::default(),
             kill_grace: Duration::from_secs(2),
+            start_patience: Duration::from_secs(20),
             cgroup: CgroupParent::default(),
         }
     }

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,6 +20,7 @@ use crate::outcome::{EndReason, Ended, How, LimitKind, MemoryMeans, PeakMemory};
 use crate::reader::{Reader, Turn};
 use crate::request::Output;
 use crate::signal::Signal;
+use crate::spawners::Spawners;
 use crate::state::{Shared, State};
 use crate::sys;
 use crate::writer::Writer;
@@ -44,12 +45,14 @@ pub(crate) struct Driver {
     pub(crate) allowance: Option<u64>,
     pub(crate) exceeded: bool,
     pub(crate) memory: Option<MemoryLimit>,
-    /// Peak memory of this process when it spawned, in bytes.
-    pub(crate) own_peak: u64,
+    /// Peak memory in bytes of the process that spawned it.
+    pub(crate) floor: u64,
     pub(crate) killing: Killing,
     pub(crate) timer: Option<Pin<Box<Sleep>>>,
     /// Streams that are read to nowhere.
     pub(crate) held: Arc<AtomicUsize>,
+    /// Ends what it started when it is dropped.
+    pub(crate) _spawners: Arc<Mutex<Spawners>>,
 }
 
 /// When things happened.
@@ -264,7 +267,7 @@ impl Driver {
         let how = reaped.as_ref().map_or(How::Unknown, |reaped| how(reaped.status));
         let (over, over_at) = self.clock.over.unwrap_or_else(|| (SystemTime::now(), Instant::now()));
         let mut peak_memory = match reaped.as_ref().map_or(0, |reaped| reaped.peak_memory) {
-            peak if peak > self.own_peak => PeakMemory::Measured(peak),
+            peak if peak > self.floor => PeakMemory::Measured(peak),
             peak => PeakMemory::AtMost(peak),
         };
         let memory_limited_by = self.memory.take().map(|memory| match memory {

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use remora_identity::Permitted;
@@ -22,6 +22,7 @@ use crate::job::Job;
 use crate::prepare::prepare;
 use crate::reader::Reader;
 use crate::request::{JobRequest, Limits, Stdin};
+use crate::spawners::{Spawners, Times};
 use crate::state::{OnChange, Shared};
 use crate::sys::{self, Plan};
 use crate::writer::Writer;
@@ -32,23 +33,30 @@ pub struct Engine {
     config: EngineConfig,
     cgroups: Option<Parent>,
     null: OwnedFd,
+    spawners: Arc<Mutex<Spawners>>,
     running: Arc<AtomicUsize>,
     held: Arc<AtomicUsize>,
 }
 
 impl Engine {
-    /// Makes an engine: opens `/dev/null`, looks for a cgroup to make cgroups in, and sees to it that children can be
-    /// waited for (SIGCHLD isn't ignored).
+    /// Makes an engine: opens `/dev/null`, looks for a cgroup to make cgroups in, sees to it that children can be waited for
+    /// (SIGCHLD isn't ignored), and forks the spawner, which starts commands. The earlier, the smaller the spawner is, and
+    /// the smaller the commands whose peak memory can be told.
     ///
     /// The process must ignore SIGPIPE, as Rust programs do unless told otherwise: commands close their input early.
     ///
     /// # Errors
-    /// Where `/dev/null` can't be opened.
+    /// Where `/dev/null` can't be opened, or no process be made.
     pub fn new(config: EngineConfig) -> io::Result<Self> {
         sys::waitable_children();
-        let null = above_stdio(OwnedFd::from(File::open("/dev/null")?))?;
+        let null = sys::above_stdio(OwnedFd::from(File::open("/dev/null")?))?;
         let cgroups = Parent::find(&config.cgroup);
-        Ok(Engine { config, cgroups, null, running: Arc::default(), held: Arc::default() })
+        let spawners = Spawners::start(
+            null.as_fd(),
+            Times { grace: config.kill_grace, patience: config.start_patience },
+        )?;
+        let spawners = Arc::new(Mutex::new(spawners));
+        Ok(Engine { config, cgroups, null, spawners, running: Arc::default(), held: Arc::default() })
     }
 
     /// Jobs that are not finished.
@@ -86,25 +94,30 @@ impl Engine {
         let pipes = Pipes::new(rest.stdin).map_err(descriptors)?;
         let cgroup = limits.memory.and_then(|bytes| self.cgroup(bytes));
 
-        let own_peak = sys::own_peak_memory();
         let started = SystemTime::now();
         let start = Instant::now();
-        let spawned = sys::spawn(&Plan {
-            candidates: &prepared.candidates,
-            argv: &prepared.argv,
-            envp: &prepared.envp,
-            cwd: &prepared.cwd,
-            stdio: [
-                pipes.stdin.as_ref().map_or(self.null.as_fd(), |pipe| pipe.theirs.as_fd()),
-                pipes.stdout.theirs.as_fd(),
-                pipes.stderr.theirs.as_fd(),
-            ],
-            open_files: limits.open_files,
-            address_space: limits.memory.filter(|_| cgroup.is_none()),
-            cgroup: cgroup.as_ref().map(JobCgroup::procs),
-            umask: rest.umask,
-        })
-        .map_err(|failed| prepared.explain(failed))?;
+        let mut spawners = self.spawners.lock().unwrap_or_else(PoisonError::into_inner);
+        let spawned = spawners
+            .spawn(
+                self.null.as_fd(),
+                &Plan {
+                    candidates: &prepared.candidates,
+                    argv: &prepared.argv,
+                    envp: &prepared.envp,
+                    cwd: &prepared.cwd,
+                    stdio: [
+                        pipes.stdin.as_ref().map_or(self.null.as_fd(), |pipe| pipe.theirs.as_fd()),
+                        pipes.stdout.theirs.as_fd(),
+                        pipes.stderr.theirs.as_fd(),
+                    ],
+                    open_files: limits.open_files,
+                    address_space: limits.memory.filter(|_| cgroup.is_none()),
+                    cgroup: cgroup.as_ref().map(JobCgroup::procs),
+                    umask: rest.umask,
+                },
+            )
+            .map_err(|failed| prepared.explain(failed))?;
+        drop(spawners);
 
         let Pipes { stdin, stdout, stderr } = pipes;
         let pidfd = Arc::new(spawned.pidfd);
@@ -154,10 +167,11 @@ impl Engine {
                 Some(cgroup) => MemoryLimit::Cgroup(cgroup),
                 None => MemoryLimit::AddressSpace,
             }),
-            own_peak,
+            floor: spawned.floor,
             killing: Killing::default(),
             timer: None,
             held: Arc::clone(&self.held),
+            _spawners: Arc::clone(&self.spawners),
         });
         Ok(job)
     }
@@ -189,13 +203,13 @@ impl Pipes {
     fn new(stdin: Stdin) -> io::Result<Self> {
         let output = || -> io::Result<Pipe> {
             let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-            Ok(Pipe { ours: unblocked(read)?, theirs: above_stdio(write)? })
+            Ok(Pipe { ours: unblocked(read)?, theirs: sys::above_stdio(write)? })
         };
         let stdin = match stdin {
             Stdin::Null => None,
             Stdin::Piped => {
                 let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-                Some(Pipe { ours: unblocked(write)?, theirs: above_stdio(read)? })
+                Some(Pipe { ours: unblocked(write)?, theirs: sys::above_stdio(read)? })
             }
         };
         Ok(Pipes { stdin, stdout: output()?, stderr: output()? })
@@ -206,13 +220,6 @@ impl Pipes {
 fn unblocked(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     rustix::fs::fcntl_setfl(&fd, OFlags::NONBLOCK)?;
     Ok(fd)
-}
-
-/// A descriptor above 2, so that none is overwritten while 0, 1 and 2 are laid out. A process started without them
-/// gets those numbers from pipe2(2).
-fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Errno> {
-    use std::os::fd::AsRawFd;
-    if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, 3) }
 }
 
 fn descriptors(error: io::Error) -> NotStarted {

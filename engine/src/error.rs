@@ -40,6 +40,9 @@ pub enum Step {
     ArgumentListTooLong,
     /// The caller has no tokio runtime to drive the job.
     Runtime,
+    /// The process that starts commands was killed, or hung in this start: whether the command ran for a moment isn't known.
+    /// It doesn't run on.
+    Spawner,
 }
 
 /// Whom a failed start concerns, which decides its class (see `docs/EXIT-STATUS.md`).
@@ -75,6 +78,7 @@ impl Step {
             Step::InterpreterMissing => "interpreter-missing",
             Step::ArgumentListTooLong => "argument-list-too-long",
             Step::Runtime => "runtime",
+            Step::Spawner => "spawner",
         }
     }
 
@@ -96,6 +100,7 @@ impl Step {
             Step::InterpreterMissing => "its interpreter is missing",
             Step::ArgumentListTooLong => "argument list too long",
             Step::Runtime => "no runtime to drive the job",
+            Step::Spawner => "the start hung, or the process that starts commands was killed",
         }
     }
 }
@@ -126,7 +131,7 @@ impl NotStarted {
         match self.step {
             Step::NotFound => Blame::NotFound,
             Step::Descriptors | Step::TooManyProcesses | Step::Memory => Blame::HostFull,
-            Step::Account | Step::Session | Step::Runtime => Blame::Internal,
+            Step::Account | Step::Session | Step::Runtime | Step::Spawner => Blame::Internal,
             Step::EmptyArgv
             | Step::NulByte
             | Step::EnvironmentName

@@ -28,6 +28,7 @@ mod reader;
 mod request;
 mod ring;
 mod signal;
+mod spawners;
 mod state;
 pub mod sys;
 mod writer;

@@ -16,6 +16,9 @@ use crate::sys::{ChildStep, Failed};
 /// Where commands are looked for when a job's environment has no `PATH` (execvp(3)).
 const FALLBACK_PATH: &[u8] = b"/bin:/usr/bin";
 
+/// Bytes of the longest file name (`NAME_MAX`): a longer one isn't in any folder, however many `PATH` has.
+const LONGEST_NAME: usize = 255;
+
 /// A request as strings that end with a NUL.
 pub(crate) struct Prepared {
     pub(crate) candidates: Vec<CString>,
@@ -70,10 +73,17 @@ impl Prepared {
 
     /// What a failed start means. Looks at the file system again to tell a missing command from a missing interpreter.
     pub(crate) fn explain(&self, failed: Failed) -> NotStarted {
-        let errno = Some(failed.errno);
-        match failed.step {
+        let (step, errno, candidate) = match failed {
+            Failed::Step { step, errno, candidate } => (step, errno, candidate),
+            Failed::Spawner(errno) => {
+                return NotStarted::bytes(Step::Spawner, Some(errno.raw_os_error()), b"");
+            }
+        };
+        let failed = errno;
+        let errno = Some(errno);
+        match step {
             ChildStep::Clone => {
-                let step = match failed.errno {
+                let step = match failed {
                     libc::ENOMEM => Step::Memory,
                     libc::EMFILE | libc::ENFILE => Step::Descriptors,
                     _ => Step::TooManyProcesses,
@@ -87,14 +97,14 @@ impl Prepared {
             ChildStep::WorkingDirectory => {
                 NotStarted::bytes(Step::WorkingDirectory, errno, self.cwd.as_bytes())
             }
-            ChildStep::Execute => match failed.errno {
+            ChildStep::Execute => match failed {
                 libc::E2BIG => NotStarted::new(Step::ArgumentListTooLong, errno, &self.command),
                 libc::ENOMEM => NotStarted::new(Step::Memory, errno, &self.command),
                 libc::EMFILE | libc::ENFILE => NotStarted::new(Step::Descriptors, errno, &self.command),
                 libc::EAGAIN => NotStarted::new(Step::TooManyProcesses, errno, &self.command),
                 libc::ENOENT | libc::ENOTDIR => self.missing(errno),
                 _ => {
-                    let path = self.candidates.get(failed.candidate).map_or(&[][..], |path| path.as_bytes());
+                    let path = self.candidates.get(candidate).map_or(&[][..], |path| path.as_bytes());
                     NotStarted::bytes(Step::NotExecutable, errno, path)
                 }
             },
@@ -124,6 +134,9 @@ impl Prepared {
 fn candidates(command: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
     if command.contains(&b'/') || command.is_empty() {
         return vec![command.to_vec()];
+    }
+    if command.len() > LONGEST_NAME {
+        return Vec::new();
     }
     path.split(|byte| *byte == b':')
         .map(|folder| match folder {

@@ -89,8 +89,8 @@ impl Subject {
             wall_ns: u64::try_from(ended.wall.as_nanos()).unwrap_or(u64::MAX),
             user_us: u64::try_from(ended.user.as_micros()).unwrap_or(u64::MAX),
             system_us: u64::try_from(ended.system.as_micros()).unwrap_or(u64::MAX),
-            // A command smaller than this server was at most as large as it, since the kernel hands the high-water mark on to
-            // what is spawned: that is no figure of the command's, and none is better.
+            // A command smaller than the spawner was at most as large as it, since the kernel hands the high-water mark on to what
+            // is spawned: that is no figure of the command's, and none is better.
             peak_memory_bytes: match ended.peak_memory {
                 PeakMemory::Measured(bytes) => bytes,
                 PeakMemory::AtMost(_) => 0,

@@ -56,6 +56,14 @@ fn the_receipt_tells_what_the_command_used() {
     assert!(number("peak_memory_bytes") >= 64.0 * 1024.0 * 1024.0, "{receipt}");
     let time = |name: &str| receipt[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     assert!(time("started") < time("ended"));
+
+    // A command that is smaller than the server: the figure is its own.
+    for target in [&server.target(), "local"] {
+        let receipt =
+            json(&run(home.exec(["--json", target, text(&child), "burn", "1", "4"])).ended(0).out());
+        let peak = receipt["peak_memory_bytes"].as_f64().unwrap_or_else(|| panic!("{target}: {receipt}"));
+        assert!((4e6..11e6).contains(&peak), "{target}: {receipt}");
+    }
 }
 
 #[test]

@@ -59,14 +59,28 @@ fn a_killed_client_takes_its_commands_whole_group_with_it() {
     let child = odd_child();
     let stubborn =
         format!("trap '' TERM HUP; echo $$; '{0}' ignore-term-too 600000 & wait; sleep 1000", text(&child));
-    for line in ["echo $$; exec sleep 1000", "echo $$; yes >&2; sleep 1000", &stubborn] {
-        let mut client = Client::start(home.exec([&server.target(), line]));
-        let group = client.number();
-        eventually(PATIENCE, "the command runs", || !group_members(group).is_empty());
-        client.signal("KILL");
-        client.finish().ended(1009);
-        eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+    // `local` has its server in the client's own process, which is killed with it: its spawner is left, and tidies up.
+    for target in [&server.target(), "local"] {
+        for line in ["echo $$; exec sleep 1000", "echo $$; yes >&2; sleep 1000", &stubborn] {
+            let mut client = Client::start(home.exec([target, line]));
+            let group = client.number();
+            eventually(PATIENCE, "the command runs", || !group_members(group).is_empty());
+            client.signal("KILL");
+            client.finish().ended(1009);
+            eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+        }
     }
+}
+
+#[test]
+fn a_killed_server_takes_its_commands_with_it_and_the_client_says_that_the_outcome_is_lost() {
+    let home = Home::with_key();
+    let mut server = Server::start(&home);
+    let mut client = Client::start(home.exec([&server.target(), "echo $$; sleep 1000 & sleep 1000"]));
+    let group = client.number();
+    server.kill();
+    client.finish().complained(198, &format!("remora: {}: lost: ", server.target()), "");
+    eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
 }
 
 #[test]
@@ -88,18 +102,21 @@ fn a_killed_client_does_not_end_another_clients_command() {
 fn the_command_of_a_killed_client_may_tidy_up_before_it_is_killed() {
     let home = Home::with_key();
     let server = Server::start(&home);
-    let mark = home.path("mark");
-    // Its streams are closed by then: whoever writes to them dies of that, as under sshd.
-    let line = format!(
-        "exec 2> /dev/null; trap 'echo tidy > {0}; exit' TERM; echo $$; while :; do sleep 0.05; done",
-        text(&mark)
-    );
-    let mut client = Client::start(home.exec([&server.target(), &line]));
-    let group = client.number();
-    client.signal("KILL");
-    client.finish();
-    eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
-    assert_eq!(home.text("mark"), "tidy\n");
+    for target in [&server.target(), "local"] {
+        let mark = home.path("mark");
+        let _ = std::fs::remove_file(&mark);
+        // Its streams are closed by then: whoever writes to them dies of that, as under sshd.
+        let line = format!(
+            "exec 2> /dev/null; trap 'echo tidy > {0}; exit' TERM; echo $$; while :; do sleep 0.05; done",
+            text(&mark)
+        );
+        let mut client = Client::start(home.exec([target, &line]));
+        let group = client.number();
+        client.signal("KILL");
+        client.finish();
+        eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+        assert_eq!(home.text("mark"), "tidy\n");
+    }
 }
 
 #[test]

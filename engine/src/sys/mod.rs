@@ -3,13 +3,25 @@
 #![allow(unsafe_code, reason = "the one folder for it: each block says why it is sound")]
 
 mod account;
+mod child;
 mod host;
-mod spawn;
+mod plan;
+mod spawner;
+mod spawner_process;
 mod wait;
 mod watch;
 
 pub use account::{AccountError, AccountKey, account};
+pub(crate) use child::ChildStep;
 pub use host::{boot_id, hostname};
-pub(crate) use spawn::{ChildStep, Failed, Plan, spawn};
-pub(crate) use wait::{has_exited, kill_and_reap, own_peak_memory, reap, signal_group, waitable_children};
+pub(crate) use plan::Plan;
+pub(crate) use spawner::{Failed, Spawned, Spawner};
+pub(crate) use wait::{has_exited, kill_and_reap, reap, signal_group, waitable_children};
 pub(crate) use watch::watch;
+
+/// A descriptor above 2, so that none is overwritten while 0, 1 and 2 are laid out. A process started without them gets those
+/// numbers from pipe2(2).
+pub(crate) fn above_stdio(fd: std::os::fd::OwnedFd) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::AsRawFd;
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, 3) }
+}

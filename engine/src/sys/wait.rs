@@ -85,15 +85,6 @@ pub(crate) fn kill_and_reap(pid: i32) {
     }
 }
 
-/// Peak resident set of this process in bytes; what a child's figure can't be told from if it is smaller.
-pub(crate) fn own_peak_memory() -> u64 {
-    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: `usage` is writable and outlives the call.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
-    // SAFETY: all zero bytes are a valid rusage, and the kernel wrote a valid one over it if anything.
-    kibibytes(unsafe { usage.assume_init() }.ru_maxrss)
-}
-
 /// Sends a signal to a process group. The caller holds the leader unreaped, so that the number is still that group's.
 pub(crate) fn signal_group(leader: i32, signal: i32) {
     if leader > 1 {
