@@ -22,19 +22,22 @@ pub(crate) struct Parent {
 impl Parent {
     /// The parent that the configuration means, if it can be used: it hands the memory controller to its children.
     pub(crate) fn find(config: &CgroupParent) -> Option<Self> {
-        let path = match config {
-            CgroupParent::Off => return None,
-            CgroupParent::At(path) => path.clone(),
-            CgroupParent::Detect => own_cgroup()?,
+        let candidates = match config {
+            CgroupParent::Off => Vec::new(),
+            CgroupParent::At(path) => vec![path.clone()],
+            CgroupParent::Detect => own_cgroup().map_or_else(Vec::new, |own| {
+                let above = own.parent().filter(|above| is_delegated(above)).map(Path::to_owned);
+                std::iter::once(own).chain(above).collect()
+            }),
         };
-        match hands_memory_on(&path) {
+        candidates.into_iter().find_map(|path| match hands_memory_on(&path) {
             Ok(true) => Some(Parent { path, count: AtomicU64::new(0), left: Arc::default() }),
             Ok(false) => None,
             Err(error) => {
                 tracing::debug!(path = %path.display(), %error, "no cgroups for jobs");
                 None
             }
-        }
+        })
     }
 
     /// Makes a cgroup that may use so many bytes of memory, swap included.
@@ -116,6 +119,15 @@ fn own_cgroup() -> Option<PathBuf> {
         after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4)).flatten()
     })?;
     Some(Path::new(mount).join(own))
+}
+
+/// Whether systemd handed this cgroup over to the service in it (`Delegate=`), which it marks by an extended attribute: only
+/// then may it be used from a child that the service was put into (`DelegateSubgroup=`).
+fn is_delegated(path: &Path) -> bool {
+    ["trusted.delegate", "user.delegate"].into_iter().any(|name| {
+        let mut value = [0; 4];
+        rustix::fs::getxattr(path, name, &mut value).is_ok_and(|length| value.get(..length) == Some(b"1"))
+    })
 }
 
 /// Whether children of a cgroup get the memory controller; turned on if it is there and this process may.
