@@ -9,6 +9,7 @@ mod authenticate;
 mod config;
 mod connection;
 mod files;
+mod handshake;
 mod host_keys;
 mod job;
 mod listen;

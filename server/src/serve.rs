@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admission::{Admission, Place};
-use crate::connection::{HandshakeError, chain, serve_local, serve_tls};
+use crate::connection::chain;
+use crate::handshake::{HandshakeError, serve_local, serve_tls};
 use crate::listen::{ListenUrl, Listener, Socket};
 use crate::plain;
 use crate::settings::Settings;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use remora_identity::PrivateKey;
 use remora_net::tls::HostKeys;
+use remora_wire::native::proto;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
