@@ -150,10 +150,10 @@ async fn greet(
                 debug!(peer = %binding.peer, software = %hello.software.escape_debug(), "hello");
                 silent = late;
             }
-            Ok(ServerEvent::Offer { keys, .. }) => link.end.reply_offer(acceptable(&now, &keys)),
+            Ok(ServerEvent::Offer { keys, .. }) => link.end.reply_offer(acceptable(&now, &keys).await),
             Ok(ServerEvent::Authenticate { user, proof }) => {
                 let floor = Instant::now() + now.auth_floor;
-                if let Some(who) = judge(&now, binding, &user, &proof) {
+                if let Some(who) = judge(&now, binding, &user, &proof).await {
                     link.end.accept(&now.host_name);
                     return Ok(who);
                 }

@@ -12,6 +12,7 @@ mod files;
 mod handshake;
 mod host_keys;
 mod job;
+mod key_files;
 mod listen;
 mod plain;
 mod serve;

@@ -10,6 +10,8 @@ use remora_engine::{Engine, EngineConfig, Limits};
 use remora_identity::{Account, Policy};
 use remora_net::tls::HostKeys;
 
+use crate::key_files::KeyFiles;
+
 /// Limits of each job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobLimits {
@@ -75,6 +77,8 @@ pub struct Settings {
     pub host_keys: Option<HostKeys>,
     /// Where the keys of users are.
     pub authorized_keys: Vec<KeyPath>,
+    /// Reads them.
+    pub(crate) key_files: KeyFiles,
     /// Limits of each job.
     pub limits: JobLimits,
     /// Host name, for people.
@@ -125,6 +129,7 @@ impl Settings {
             policy: Policy::serving(account),
             host_keys: None,
             authorized_keys: Vec::new(),
+            key_files: KeyFiles::new(),
             limits: JobLimits::default(),
             host_name: hostname().to_string_lossy().into_owned(),
             boot_id: boot_id().unwrap_or_default(),
@@ -139,6 +144,12 @@ impl Settings {
             // Not /tmp, which is often memory.
             spool_dir: "/var/tmp".into(),
         })
+    }
+
+    /// Takes over from the settings of before a reload what goes on: the engine counts what runs, and readings may hang.
+    pub fn succeed(&mut self, before: &Settings) {
+        self.engine = before.engine.clone();
+        self.key_files = before.key_files.clone();
     }
 
     /// The settings of the `local` target: this account, over a socket pair, and nothing else.

@@ -27,7 +27,10 @@ pub(crate) fn run(flags: Serve) -> u8 {
             return exit_status(&Outcome::Failed(Class::Internal), false);
         }
     };
-    match runtime.block_on(daemon(&flags)) {
+    let ended = runtime.block_on(daemon(&flags));
+    // A thread that waits for a file system that doesn't answer holds up no end.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => 0,
         Err(failure) => {
             failure.print();
@@ -204,8 +207,7 @@ fn reload(
 ) -> Result<(Vec<ListenUrl>, ListenerChange), Failure> {
     let Configuration { listen, mut settings, .. } = configuration(flags)?;
     let added = listeners(&listen, served)?;
-    // The engine counts what runs; a reload doesn't start it anew.
-    settings.engine = current.borrow().engine.clone();
+    settings.succeed(&current.borrow());
     current.send_replace(Arc::new(settings));
     Ok((listen.clone(), ListenerChange { wanted: listen, added }))
 }

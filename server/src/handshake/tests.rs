@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use remora_identity::PrivateKey;
 use remora_net::tls::HostKeys;
+use remora_testkit::eventually_async;
 use remora_wire::native::proto;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::admission::Admission;
+use crate::key_files::hanging::Hold;
 use crate::settings::KeyPath;
 use peer::Peer;
 
@@ -175,4 +177,30 @@ async fn strangers_do_not_hold_up_a_server_that_stops() {
     }
     assert_eq!(before.elapsed(), Duration::ZERO);
     drop((silent, quiet, unknown));
+}
+
+#[tokio::test]
+async fn authorized_keys_that_hang_hold_up_no_other_connection() {
+    let host = Host::new();
+    let (hold, key_files) = Hold::new(Duration::from_secs(2));
+    let mut readable = vec![KeyPath("/hangs".to_owned())];
+    host.settings.send_modify(|settings| {
+        let settings = Arc::make_mut(settings);
+        settings.key_files = key_files;
+        std::mem::swap(&mut settings.authorized_keys, &mut readable);
+    });
+    let (stream, _handler) = host.connect();
+    let mut peer = Peer::greeted(stream).await;
+    let (user, key) = (host.served(), host.key.public().clone());
+    let sshsig = peer.claims(&user).sign(&host.key, &key);
+    let hung = tokio::spawn(async move { peer.authenticate(&user, &key, sshsig).await });
+    eventually_async(Duration::from_secs(60), "a reading hangs", || hold.held() == 1).await;
+    // The same reader reads another file meanwhile.
+    host.settings.send_modify(|settings| Arc::make_mut(settings).authorized_keys = readable);
+    let (stream, _handler) = host.connect();
+    Peer::accepted(stream, &host.served(), &host.key).await;
+    assert!(!hung.is_finished());
+    // Who waits for the one that hangs is denied like anybody else.
+    let denied = hung.await.unwrap();
+    assert_eq!((denied.accepted, denied.attempts_left), (false, limits::AUTH_ATTEMPTS - 1));
 }
