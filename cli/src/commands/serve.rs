@@ -17,7 +17,7 @@ use crate::printable::{chain, escape};
 use crate::terminal::{Failure, say};
 use crate::{home, log};
 
-/// Serves until SIGTERM or SIGINT and gives the process' exit status.
+/// Serves until SIGTERM or SIGINT, the second of which ends running commands at once, and gives the process' exit status.
 pub(crate) fn run(flags: Serve) -> u8 {
     log::start();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -163,9 +163,11 @@ async fn daemon(flags: &Serve) -> Result<(), Failure> {
     let (current, settings_seen) = watch::channel(Arc::new(settings));
     let _ = changes.send(ListenerChange { wanted: served.clone(), added: first }).await;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(serve(changes_seen, settings_seen, async {
-        let _ = stopped.await;
-    }));
+    let (hurry, hurried) = tokio::sync::oneshot::channel::<()>();
+    let told = |signal: tokio::sync::oneshot::Receiver<()>| async {
+        let _ = signal.await;
+    };
+    let mut server = tokio::spawn(serve(changes_seen, settings_seen, told(stopped), told(hurried)));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -186,9 +188,17 @@ async fn daemon(flags: &Serve) -> Result<(), Failure> {
             },
         }
     }
-    say("stopping: no new connections; running commands get their grace time");
+    say("stopping: no new connections; running commands get their grace time, a second signal ends them now");
     let _ = stop.send(());
-    server.await.map_err(|error| Failure::new(Class::Internal, "", format!("the server failed: {error}")))
+    let ended = tokio::select! {
+        ended = &mut server => ended,
+        _ = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => {
+            say("stopping now: running commands are ended");
+            let _ = hurry.send(());
+            server.await
+        }
+    };
+    ended.map_err(|error| Failure::new(Class::Internal, "", format!("the server failed: {error}")))
 }
 
 fn listeners(wanted: &[ListenUrl], served: &[ListenUrl]) -> Result<Vec<Listener>, Failure> {

@@ -244,6 +244,47 @@ fn after_the_grace_time_sigterm_ends_what_still_runs() {
 }
 
 #[test]
+fn a_second_signal_ends_what_still_runs_at_once() {
+    for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
+        let home = Home::with_key();
+        let config = listen(&["native://127.0.0.1:0"]) + "stop_grace_seconds = 1000\n";
+        let mut server = Server::spawn(&home, configured(&home, &config, &[]));
+        home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+        let line = "sleep 1000 & echo $$; exec sleep 1000";
+        let mut obedient = Client::start(home.exec([&server.target(), line]));
+        // Killed, after the grace that SIGTERM gives.
+        let mut stubborn = Client::start(home.exec([&server.target(), &format!("trap '' TERM; {line}")]));
+        let groups = [obedient.number(), stubborn.number()];
+        server.signal(first);
+        server.wait_for_log("a second signal");
+        assert!(groups.iter().all(|group| !group_members(*group).is_empty()), "the grace lasts");
+        server.signal(second);
+        let start = format!("remora: {}: signaled: ", server.target());
+        obedient.finish().complained(143, &start, "shutdown");
+        stubborn.finish().complained(137, &start, "shutdown");
+        assert_eq!(server.wait().code(), Some(0));
+        assert!(groups.iter().all(|group| group_members(*group).is_empty()), "nothing is left");
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_does_not_hold_up_the_end() {
+    let home = Home::with_key();
+    let config = listen(&["native://127.0.0.1:0"]) + "stop_grace_seconds = 0\n";
+    let mut server = Server::spawn(&home, configured(&home, &config, &[]));
+    home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+    let mut client = Client::start(home.exec([&server.target(), "echo $$; exec yes"]));
+    let group = client.number();
+    client.signal("STOP");
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(group_members(group).is_empty(), "nothing is left");
+    assert!(server.log().contains("cut off"), "{}", server.log());
+    client.signal("CONT");
+    client.finish().ended(198);
+}
+
+#[test]
 fn a_host_without_a_key_makes_one_once_and_says_where() {
     let home = Home::with_key();
     let start = || Server::start_with(&home, &[], &[]);

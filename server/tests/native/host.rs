@@ -56,9 +56,10 @@ impl Host {
         changes.send(ListenerChange { wanted: vec![url], added: vec![listener] }).await.ok().unwrap();
         let (settings, settings_seen) = watch::channel(Arc::new(settings));
         let (stop, stopped) = oneshot::channel();
-        let server = tokio::spawn(serve(seen, settings_seen, async {
+        let stopped = async {
             let _ = stopped.await;
-        }));
+        };
+        let server = tokio::spawn(serve(seen, settings_seen, stopped, std::future::pending()));
         Host { address, user, key, folder, stop, server, _changes: changes, _settings: settings }
     }
 
