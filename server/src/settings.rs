@@ -11,6 +11,7 @@ use remora_identity::{Account, Policy};
 use remora_net::tls::HostKeys;
 
 use crate::key_files::KeyFiles;
+use crate::key_path::KeyPath;
 
 /// Limits of each job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,30 +40,6 @@ impl JobLimits {
             output: self.output,
             ..Limits::default()
         }
-    }
-}
-
-/// A path of an authorized_keys file, with `%h` (home), `%u` (user) and `%%` in it, as sshd_config's AuthorizedKeysFile.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyPath(pub String);
-
-impl KeyPath {
-    /// The path for an account; relative ones start at its home directory.
-    pub fn expand(&self, account: &Account) -> PathBuf {
-        let mut path = String::new();
-        let mut chars = self.0.chars();
-        while let Some(c) = chars.next() {
-            match (c, c == '%') {
-                (_, true) => match chars.next() {
-                    Some('h') => path.push_str(&account.home.to_string_lossy()),
-                    Some('u') => path.push_str(&account.name),
-                    Some(other) => path.extend((other != '%').then_some('%').into_iter().chain([other])),
-                    None => path.push('%'),
-                },
-                (c, false) => path.push(c),
-            }
-        }
-        account.home.join(path)
     }
 }
 
@@ -161,24 +138,5 @@ impl Settings {
         // Whoever leaves has pressed Ctrl-C twice: nobody waits for a moment more.
         settings.vanished_grace = Duration::ZERO;
         Ok(settings)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_of_a_key_path_expand() {
-        let account =
-            Account { name: "ada".into(), uid: 1, gid: 1, home: "/home/ada".into(), shell: "/bin/sh".into() };
-        for (template, path) in [
-            ("%h/.ssh/authorized_keys", "/home/ada/.ssh/authorized_keys"),
-            (".ssh/authorized_keys", "/home/ada/.ssh/authorized_keys"),
-            ("/etc/keys/%u", "/etc/keys/ada"),
-            ("/etc/100%%/%x%", "/etc/100%/%x%"),
-        ] {
-            assert_eq!(KeyPath(template.into()).expand(&account), PathBuf::from(path));
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use remora_client::{Class, Outcome, exit_status};
 use remora_server::{
-    FileConfig, JobLimits, KeyPath, ListenUrl, Listener, ListenerChange, Settings, bind, load_host_keys,
+    FileConfig, JobLimits, KeyPathError, ListenUrl, Listener, ListenerChange, Settings, bind, load_host_keys,
     own_account, serve,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -105,9 +105,9 @@ fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
         new_host_key = made;
     }
     settings.authorized_keys = or(&flags.authorized_keys, file.authorized_keys, ".ssh/authorized_keys")
-        .into_iter()
-        .map(KeyPath)
-        .collect();
+        .iter()
+        .map(|path| path.parse().map_err(|error: KeyPathError| Failure::usage(error.to_string())))
+        .collect::<Result<_, _>>()?;
     settings.limits = JobLimits {
         wall: file.limits.wall_seconds.map(Duration::from_secs),
         memory: file.limits.memory_bytes,

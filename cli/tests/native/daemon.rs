@@ -365,6 +365,40 @@ fn a_fifo_in_the_place_of_authorized_keys_holds_up_nobody() {
 }
 
 #[test]
+fn a_path_of_authorized_keys_with_an_unknown_token_is_refused() {
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    // Without the flag of the other tests, which would win.
+    let start = |path: &str| {
+        let config = format!("{}authorized_keys = [{path:?}]\n", listen(&["native://127.0.0.1:0"]));
+        let mut command = home.remora();
+        command.arg("serve").arg("--host-key").arg(home.path("host_key"));
+        command.arg("--config").arg(home.write("config.toml", &config));
+        command
+    };
+    refused(start("/etc/keys/%x"), "%x is no token");
+    refused(start("/etc/keys/%"), "a % at the end");
+    let mut command = Server::command(&home, &["host_key"]);
+    command.args(["--listen", "native://127.0.0.1:0", "--authorized-keys", "%h/%d"]);
+    refused(command, "%d is no token");
+    // And a percent is one.
+    home.write("100%", &home.text("authorized_keys"));
+    let mut server = Server::spawn(&home, start(&format!("{}/100%%", text(&home.path("")))));
+    home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+    run(home.exec([&server.target(), "true"])).ended(0);
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn durations_beyond_a_week_are_refused() {
+    let home = Home::with_key();
+    for text in ["stop_grace_seconds = 604801\n", "[limits]\nwall_seconds = 9223372036854775807\n"] {
+        refused(configured(&home, text, &[]), "are too long: a week");
+    }
+}
+
+#[test]
 fn limits_of_nothing_are_refused() {
     let home = Home::with_key();
     for text in ["max_connections = 0\n", "[limits]\nwall_seconds = 0\n", "[limits]\nopen_files = 0\n"] {

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::admission::Admission;
 use crate::key_files::hanging::Hold;
-use crate::settings::KeyPath;
+use crate::key_path::KeyPath;
 use peer::Peer;
 
 #[allow(dead_code, reason = "the tests of whole servers use the rest of it")]
@@ -42,7 +42,7 @@ impl Host {
         let mut settings = Settings::new(crate::account::own_account().unwrap()).unwrap();
         settings.host_keys =
             Some(HostKeys::new(&[PrivateKey::generate_ed25519().unwrap()], PROTOCOL).unwrap());
-        settings.authorized_keys = vec![KeyPath(authorized.to_str().unwrap().to_owned())];
+        settings.authorized_keys = vec![authorized.to_str().unwrap().parse().unwrap()];
         let (settings, _) = watch::channel(Arc::new(settings));
         let (phase, _) = watch::channel(Phase::Serving);
         Host { settings, phase, key, _folder: folder }
@@ -183,7 +183,7 @@ async fn strangers_do_not_hold_up_a_server_that_stops() {
 async fn authorized_keys_that_hang_hold_up_no_other_connection() {
     let host = Host::new();
     let (hold, key_files) = Hold::new(Duration::from_secs(2));
-    let mut readable = vec![KeyPath("/hangs".to_owned())];
+    let mut readable = vec!["/hangs".parse::<KeyPath>().unwrap()];
     host.settings.send_modify(|settings| {
         let settings = Arc::make_mut(settings);
         settings.key_files = key_files;
