@@ -201,6 +201,58 @@ fn sighup_rereads_without_dropping_a_connection() {
 }
 
 #[test]
+fn sighup_rereads_host_keys_and_old_connections_go_on() {
+    let home = Home::with_key();
+    let mut server = Server::start(&home);
+    let mut old =
+        Client::start(home.exec([
+            &server.target(),
+            "trap 'echo done; exit 7' TERM; echo ready; while :; do sleep 0.05; done",
+        ]));
+    assert_eq!(old.line(), "ready");
+    home.make_key("new_key", "ed25519", "");
+    for name in ["host_key", "host_key.pub"] {
+        fs::rename(home.path(&name.replace("host", "new")), home.path(name)).unwrap();
+    }
+    // Not before it is told to.
+    run(home.exec([&server.target(), "true"])).ended(0);
+    server.signal("HUP");
+    server.wait_for_log("configuration read again");
+    let class = format!("remora: {}: unauthenticated: ", server.target());
+    run(home.exec([&server.target(), "true"])).complained(195, &class, "");
+    home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+    run(home.exec([&server.target(), "true"])).ended(0);
+    old.signal("TERM");
+    assert_eq!(old.finish().ended(7).out(), "done\n");
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// In a network of its own, where the port is free.
+#[test]
+#[ignore = "needs root"]
+fn without_a_port_the_native_wire_is_served_and_found_on_7366() {
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    home.write(".ssh/known_hosts", &format!("127.0.0.1,::1 {}\n", home.public("host_key")));
+    for (listen, url, target) in [
+        (&[][..], "native://0.0.0.0:7366", "127.0.0.1"),
+        (&["--listen", "native://127.0.0.1"], "native://127.0.0.1:7366", "127.0.0.1"),
+        (&["--listen", "native://[::1]"], "native://[::1]:7366", "[::1]"),
+    ] {
+        let alone = ["-n", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""];
+        let mut command = home.remora_under("unshare", &alone);
+        command.args(Server::command(&home, &["host_key"]).get_args()).args(listen);
+        let server = Server::spawn(&home, command);
+        assert_eq!(server.listening(), [url]);
+        let inside = ["-t", &server.pid().to_string(), "-n"];
+        let mut command = home.remora_under("nsenter", &inside);
+        command.args(["exec", target, "echo found"]);
+        assert_eq!(run(command).ended(0).out(), "found\n");
+    }
+}
+
+#[test]
 fn sigterm_lets_a_running_command_end_and_takes_no_new_one() {
     for signal in ["TERM", "INT"] {
         let home = Home::with_key();
