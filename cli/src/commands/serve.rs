@@ -17,16 +17,25 @@ use crate::printable::{chain, escape};
 use crate::terminal::{Failure, say};
 use crate::{home, log};
 
+/// Threads for what blocks, most of it reading authorized_keys and /proc: more than the readings that may hang.
+const BLOCKING_THREADS: usize = 32;
+/// How long such a thread waits for more to do. Making one anew costs a login 0.2 ms.
+const KEEP_ALIVE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Serves until SIGTERM or SIGINT, the second of which ends running commands at once, and gives the process' exit status.
 pub(crate) fn run(flags: Serve) -> u8 {
     log::start();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(BLOCKING_THREADS).thread_keep_alive(KEEP_ALIVE);
+    let runtime = match builder.build() {
         Ok(runtime) => runtime,
         Err(error) => {
             say(&format!("no runtime: {error}"));
             return exit_status(&Outcome::Failed(Class::Internal), false);
         }
     };
+    // The first connection finds a thread, too.
+    runtime.spawn_blocking(|| ());
     let ended = runtime.block_on(daemon(&flags));
     // A thread that waits for a file system that doesn't answer holds up no end.
     runtime.shutdown_background();
