@@ -173,7 +173,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE")]
     pub(crate) host_key: Vec<PathBuf>,
 
-    /// Accept the keys in this file; %h and %u expand; may be repeated
+    /// Accept the keys in this file; %h, %u and %% expand; may be repeated
     /// [default: .ssh/authorized_keys]
     #[arg(long, value_name = "PATH")]
     pub(crate) authorized_keys: Vec<String>,

@@ -1,12 +1,13 @@
 //! Who the client is: the kernel's word on local carriers, a signature by an authorized key on all.
 
-use std::io::{self, Read};
+use std::io;
 
 use remora_identity::auth::{Attempt, AuthBinding, AuthContext, authenticate, offer_acceptable};
-use remora_identity::{Account, Authenticated, AuthorizedKeys, limits, strict_modes};
+use remora_identity::{Authenticated, AuthorizedKeys, limits};
 use remora_wire::native::{ALPN, proto};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use crate::key_files::ReadError;
 use crate::settings::Settings;
 
 /// What a proof on this connection must be about.
@@ -20,7 +21,7 @@ pub(crate) struct Binding {
 }
 
 /// Judges a proof. The reason for a failure goes to the log, and only there.
-pub(crate) fn judge(
+pub(crate) async fn judge(
     settings: &Settings,
     binding: &Binding,
     user: &str,
@@ -37,7 +38,7 @@ pub(crate) fn judge(
         (proto::authenticate::Proof::Key(proof), auth) => {
             // The same files whatever account is asked for: an unknown one costs what a known one costs, and who holds one
             // of these keys may be told by name that only this account is served.
-            let authorized = authorized_keys(settings);
+            let authorized = authorized_keys(settings).await;
             let attempt = Attempt { user, key_blob: &proof.key, sshsig: &proof.sshsig };
             let context = AuthContext {
                 binding: auth,
@@ -66,19 +67,24 @@ pub(crate) fn judge(
 }
 
 /// The first of these unsigned offers that would be accepted with a signature. Grants nothing.
-pub(crate) fn acceptable(settings: &Settings, keys: &[Vec<u8>]) -> Option<u32> {
-    let authorized = authorized_keys(settings);
+pub(crate) async fn acceptable(settings: &Settings, keys: &[Vec<u8>]) -> Option<u32> {
+    let authorized = authorized_keys(settings).await;
     let acceptable = |key: &Vec<u8>| authorized.iter().any(|keys| offer_acceptable(key, keys));
     keys.iter().position(acceptable).and_then(|at| u32::try_from(at).ok())
 }
 
 /// Reads the keys afresh each time, as sshd does: a key taken out of the file is out at once.
-fn authorized_keys(settings: &Settings) -> Vec<AuthorizedKeys> {
+/// Files that can't be read, or not in time, authorize nobody.
+async fn authorized_keys(settings: &Settings) -> Vec<AuthorizedKeys> {
     let served = settings.policy.served();
+    let paths = settings.authorized_keys.iter().map(|template| template.expand(served)).collect();
+    let read = settings.key_files.read(paths, served.clone()).await.unwrap_or_else(|reason| {
+        error!(%reason, "nobody is authorized: authorized_keys can't be read");
+        Vec::new()
+    });
     let mut found = Vec::new();
-    for template in &settings.authorized_keys {
-        let path = template.expand(served);
-        match read(&path, served) {
+    for (path, keys) in read {
+        match keys {
             Ok(keys) => {
                 for problem in keys.problems() {
                     warn!(file = %path.display(), line = problem.line, reason = %problem.reason, "key line refused");
@@ -92,22 +98,4 @@ fn authorized_keys(settings: &Settings) -> Vec<AuthorizedKeys> {
         }
     }
     found
-}
-
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Modes(#[from] strict_modes::StrictModesError),
-    #[error("{0}")]
-    Size(#[from] remora_identity::FileTooLarge),
-}
-
-fn read(path: &std::path::Path, account: &Account) -> Result<AuthorizedKeys, ReadError> {
-    let file = crate::files::open(path)?;
-    strict_modes::check_file(&file, path, &account.home, account.uid)?;
-    let mut text = Vec::new();
-    file.take(limits::AUTHORIZED_KEYS_MAX as u64 + 1).read_to_end(&mut text)?;
-    Ok(AuthorizedKeys::parse(&text)?)
 }

@@ -3,10 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 /// Longest configuration file, bytes.
 const MAX: u64 = 1024 * 1024;
+/// Longest duration that can be configured, seconds.
+const WEEK: u64 = 7 * 24 * 60 * 60;
 
 /// What a configuration file may say. Absent means: the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -16,11 +19,12 @@ pub struct FileConfig {
     pub listen: Option<Vec<String>>,
     /// Files of host keys.
     pub host_key: Option<Vec<PathBuf>>,
-    /// authorized_keys files, with `%h` and `%u`.
+    /// authorized_keys files, with `%h`, `%u` and `%%`.
     pub authorized_keys: Option<Vec<String>>,
     /// Where the server keeps what it must remember.
     pub state_dir: Option<PathBuf>,
-    /// Seconds jobs may go on after the server was told to stop.
+    /// Seconds jobs may go on after the server was told to stop, a week at most.
+    #[serde(deserialize_with = "seconds")]
     pub stop_grace_seconds: Option<u64>,
     /// Connections in all.
     pub max_connections: Option<usize>,
@@ -38,7 +42,8 @@ pub struct FileConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Wall time, seconds.
+    /// Wall time, seconds, a week at most.
+    #[serde(deserialize_with = "seconds")]
     pub wall_seconds: Option<u64>,
     /// Memory, bytes.
     pub memory_bytes: Option<u64>,
@@ -46,6 +51,16 @@ pub struct LimitsConfig {
     pub open_files: Option<u64>,
     /// Bytes of stdout and stderr together.
     pub output_bytes: Option<u64>,
+}
+
+/// A duration in seconds. What is longer than [`WEEK`] is a slip, such as milliseconds, and would overflow clocks somewhere.
+fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    match u64::deserialize(from)? {
+        seconds if seconds > WEEK => Err(D::Error::custom(format!(
+            "{seconds} seconds are too long: a week, {WEEK} seconds, is the most"
+        ))),
+        seconds => Ok(Some(seconds)),
+    }
 }
 
 /// Why a configuration file can't be used.
@@ -129,6 +144,19 @@ mod tests {
     fn a_wrong_type_is_refused_with_its_line() {
         assert_eq!(FileConfig::parse("\nmax_connections = \"many\"\n").unwrap_err().0, 2);
         assert_eq!(FileConfig::parse("[limits]\nwall_seconds = -1\n").unwrap_err().0, 2);
+    }
+
+    #[test]
+    fn a_duration_of_more_than_a_week_is_refused_with_its_line() {
+        for (text, at) in [("\nstop_grace_seconds = 604801\n", 2), ("[limits]\n\nwall_seconds = 604801\n", 3)]
+        {
+            let (line, what) = FileConfig::parse(text).unwrap_err();
+            assert_eq!(line, at, "{what}");
+            assert!(what.contains("604801 seconds are too long"), "{what}");
+        }
+        let config =
+            FileConfig::parse("stop_grace_seconds = 604800\n[limits]\nwall_seconds = 604800\n").unwrap();
+        assert_eq!((config.stop_grace_seconds, config.limits.wall_seconds), (Some(WEEK), Some(WEEK)));
     }
 
     #[test]

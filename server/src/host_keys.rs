@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use remora_identity::{CryptoFailure, KeyError, KeyFile, PrivateKey, WriteError, limits, strict_modes};
 use remora_net::tls::{HostKeyError, HostKeys};
 
-use crate::connection::PROTOCOL;
+use crate::handshake::PROTOCOL;
 
 /// Where sshd keeps its host keys, the preferred type first (sshd_config(5), HostKey).
 const SSHD: [&str; 3] =

@@ -1,7 +1,7 @@
 //! Where a server listens.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -94,8 +94,8 @@ impl FromStr for ListenUrl {
                 if let Some(parameters) = parameters {
                     return Err(UrlError::Parameter(parameters.to_owned()));
                 }
-                let address = place.parse().or_else(|_| place.parse().map(|ip| SocketAddr::new(ip, PORT)));
-                return address.map(ListenUrl::Native).map_err(|_| UrlError::Address(place.to_owned()));
+                let address = place.parse().ok().or_else(|| Some(SocketAddr::new(bare_ip(place)?, PORT)));
+                return address.map(ListenUrl::Native).ok_or_else(|| UrlError::Address(place.to_owned()));
             }
             "raw" => PlainWire::Raw,
             "length" => PlainWire::Length,
@@ -119,6 +119,14 @@ impl FromStr for ListenUrl {
             }
         };
         Ok(ListenUrl::Plain { wire, address, encoding })
+    }
+}
+
+/// An address without a port. An IPv6 one is in brackets here, too: `::1:80` would be an address, and not what was meant.
+fn bare_ip(text: &str) -> Option<IpAddr> {
+    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(ip) => ip.parse().ok().map(IpAddr::V6),
+        None => text.parse().ok().map(IpAddr::V4),
     }
 }
 
@@ -253,7 +261,18 @@ mod tests {
         ] {
             assert_eq!(text.parse::<ListenUrl>().unwrap().to_string(), text);
         }
-        assert_eq!("native://127.0.0.1".parse::<ListenUrl>().unwrap().to_string(), "native://127.0.0.1:7366");
+    }
+
+    #[test]
+    fn the_native_wire_has_a_default_port() {
+        for (text, whole) in [
+            ("native://127.0.0.1", "native://127.0.0.1:7366"),
+            ("native://127.0.0.1/", "native://127.0.0.1:7366"),
+            ("native://[::1]", "native://[::1]:7366"),
+            ("native://127.0.0.1:0", "native://127.0.0.1:0"),
+        ] {
+            assert_eq!(text.parse::<ListenUrl>().unwrap().to_string(), whole);
+        }
     }
 
     #[test]
@@ -264,6 +283,11 @@ mod tests {
             "http://127.0.0.1:80",
             "raw://localhost:1",
             "raw://127.0.0.1",
+            "native://",
+            "native://:7366",
+            "native://127.0.0.1:",
+            "native://::1",
+            "native://[127.0.0.1]",
             "unix:",
             "native://127.0.0.1:1?encoding=gbk",
             "raw://127.0.0.1:1?x=y",

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admission::{Admission, Place};
-use crate::connection::{HandshakeError, chain, serve_local, serve_tls};
+use crate::connection::chain;
+use crate::handshake::{HandshakeError, serve_local, serve_tls};
 use crate::listen::{ListenUrl, Listener, Socket};
 use crate::plain;
 use crate::settings::Settings;
@@ -33,6 +34,10 @@ pub enum Phase {
 /// Pause after an accept that failed for want of descriptors or memory: without it the loop would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long connections go on once their jobs are told to end: SIGTERM, 2 s later SIGKILL, 2 s for streams that something
+/// else holds open, and the rest for the last words.
+const FAREWELL: Duration = Duration::from_secs(6);
+
 /// What the accept loops share.
 #[derive(Clone)]
 struct Shared {
@@ -49,14 +54,15 @@ pub struct ListenerChange {
     pub added: Vec<Listener>,
 }
 
-/// Serves until `shutdown` is ready, then lets jobs end for the grace time of the settings, then ends them. Returns when the last
-/// handler has ended.
+/// Serves until `shutdown` is ready, then lets jobs end for the grace time of the settings, or until `hurry` is ready, then ends
+/// them. Returns when the last handler has ended; who takes no last words is cut off.
 ///
 /// `changes` says where to listen, first and whenever that changes; no connection is dropped for it.
 pub async fn serve(
     mut changes: tokio::sync::mpsc::Receiver<ListenerChange>,
     settings: watch::Receiver<Arc<Settings>>,
     shutdown: impl Future<Output = ()>,
+    hurry: impl Future<Output = ()>,
 ) {
     let (phase, phase_seen) = watch::channel(Phase::Serving);
     let shared = Shared { settings: settings.clone(), phase: phase_seen, admission: Admission::default() };
@@ -87,23 +93,38 @@ pub async fn serve(
     // Accept loops end on this too; connections without jobs close at once.
     let _ = phase.send(Phase::Draining);
     drop(shared);
-    let tasks = loops.into_iter().map(|(_, task, _)| task).chain(orphans);
-    let ended = async {
-        for task in tasks {
-            if let Ok(mut handlers) = task.await {
-                while handlers.join_next().await.is_some() {}
-            }
-        }
-    };
-    tokio::pin!(ended);
-    if timeout(grace, &mut ended).await.is_err() {
-        let _ = phase.send(Phase::Ending);
-        ended.await;
+    let mut handlers = Vec::new();
+    for task in loops.into_iter().map(|(_, task, _)| task).chain(orphans) {
+        handlers.extend(task.await.ok());
     }
+    let in_time = tokio::select! {
+        biased;
+        () = all_ended(&mut handlers) => true,
+        () = tokio::time::sleep(grace) => false,
+        () = hurry => false,
+    };
+    if !in_time {
+        info!("ending what still runs");
+        let _ = phase.send(Phase::Ending);
+        if timeout(FAREWELL, all_ended(&mut handlers)).await.is_err() {
+            warn!(
+                connections = handlers.iter().map(JoinSet::len).sum::<usize>(),
+                "cut off: nobody takes their last words"
+            );
+        }
+    }
+    // A handler that still runs is aborted here, and kills what it has left.
+    drop(handlers);
     // Jobs of clients that vanished have no handler any more, but they do have a process.
     let engine = settings.borrow().engine.clone();
     while engine.running() > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn all_ended(handlers: &mut [JoinSet<()>]) {
+    for handlers in handlers {
+        while handlers.join_next().await.is_some() {}
     }
 }
 

@@ -10,6 +10,9 @@ use remora_engine::{Engine, EngineConfig, Limits};
 use remora_identity::{Account, Policy};
 use remora_net::tls::HostKeys;
 
+use crate::key_files::KeyFiles;
+use crate::key_path::KeyPath;
+
 /// Limits of each job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobLimits {
@@ -40,30 +43,6 @@ impl JobLimits {
     }
 }
 
-/// A path of an authorized_keys file, with `%h` (home), `%u` (user) and `%%` in it, as sshd_config's AuthorizedKeysFile.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyPath(pub String);
-
-impl KeyPath {
-    /// The path for an account; relative ones start at its home directory.
-    pub fn expand(&self, account: &Account) -> PathBuf {
-        let mut path = String::new();
-        let mut chars = self.0.chars();
-        while let Some(c) = chars.next() {
-            match (c, c == '%') {
-                (_, true) => match chars.next() {
-                    Some('h') => path.push_str(&account.home.to_string_lossy()),
-                    Some('u') => path.push_str(&account.name),
-                    Some(other) => path.extend((other != '%').then_some('%').into_iter().chain([other])),
-                    None => path.push('%'),
-                },
-                (c, false) => path.push(c),
-            }
-        }
-        account.home.join(path)
-    }
-}
-
 /// Everything that is the same for all connections.
 #[derive(Clone)]
 pub struct Settings {
@@ -75,6 +54,8 @@ pub struct Settings {
     pub host_keys: Option<HostKeys>,
     /// Where the keys of users are.
     pub authorized_keys: Vec<KeyPath>,
+    /// Reads them.
+    pub(crate) key_files: KeyFiles,
     /// Limits of each job.
     pub limits: JobLimits,
     /// Host name, for people.
@@ -125,6 +106,7 @@ impl Settings {
             policy: Policy::serving(account),
             host_keys: None,
             authorized_keys: Vec::new(),
+            key_files: KeyFiles::new(),
             limits: JobLimits::default(),
             host_name: hostname().to_string_lossy().into_owned(),
             boot_id: boot_id().unwrap_or_default(),
@@ -141,6 +123,12 @@ impl Settings {
         })
     }
 
+    /// Takes over from the settings of before a reload what goes on: the engine counts what runs, and readings may hang.
+    pub fn succeed(&mut self, before: &Settings) {
+        self.engine = before.engine.clone();
+        self.key_files = before.key_files.clone();
+    }
+
     /// The settings of the `local` target: this account, over a socket pair, and nothing else.
     ///
     /// # Errors
@@ -150,24 +138,5 @@ impl Settings {
         // Whoever leaves has pressed Ctrl-C twice: nobody waits for a moment more.
         settings.vanished_grace = Duration::ZERO;
         Ok(settings)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_of_a_key_path_expand() {
-        let account =
-            Account { name: "ada".into(), uid: 1, gid: 1, home: "/home/ada".into(), shell: "/bin/sh".into() };
-        for (template, path) in [
-            ("%h/.ssh/authorized_keys", "/home/ada/.ssh/authorized_keys"),
-            (".ssh/authorized_keys", "/home/ada/.ssh/authorized_keys"),
-            ("/etc/keys/%u", "/etc/keys/ada"),
-            ("/etc/100%%/%x%", "/etc/100%/%x%"),
-        ] {
-            assert_eq!(KeyPath(template.into()).expand(&account), PathBuf::from(path));
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use remora_client::{Class, Outcome, exit_status};
 use remora_server::{
-    FileConfig, JobLimits, KeyPath, ListenUrl, Listener, ListenerChange, Settings, bind, load_host_keys,
+    FileConfig, JobLimits, KeyPathError, ListenUrl, Listener, ListenerChange, Settings, bind, load_host_keys,
     own_account, serve,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,17 +17,29 @@ use crate::printable::{chain, escape};
 use crate::terminal::{Failure, say};
 use crate::{home, log};
 
-/// Serves until SIGTERM or SIGINT and gives the process' exit status.
+/// Threads for what blocks, most of it reading authorized_keys and /proc: more than the readings that may hang.
+const BLOCKING_THREADS: usize = 32;
+/// How long such a thread waits for more to do. Making one anew costs a login 0.2 ms.
+const KEEP_ALIVE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Serves until SIGTERM or SIGINT, the second of which ends running commands at once, and gives the process' exit status.
 pub(crate) fn run(flags: Serve) -> u8 {
     log::start();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(BLOCKING_THREADS).thread_keep_alive(KEEP_ALIVE);
+    let runtime = match builder.build() {
         Ok(runtime) => runtime,
         Err(error) => {
             say(&format!("no runtime: {error}"));
             return exit_status(&Outcome::Failed(Class::Internal), false);
         }
     };
-    match runtime.block_on(daemon(&flags)) {
+    // The first connection finds a thread, too.
+    runtime.spawn_blocking(|| ());
+    let ended = runtime.block_on(daemon(&flags));
+    // A thread that waits for a file system that doesn't answer holds up no end.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => 0,
         Err(failure) => {
             failure.print();
@@ -102,9 +114,9 @@ fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
         new_host_key = made;
     }
     settings.authorized_keys = or(&flags.authorized_keys, file.authorized_keys, ".ssh/authorized_keys")
-        .into_iter()
-        .map(KeyPath)
-        .collect();
+        .iter()
+        .map(|path| path.parse().map_err(|error: KeyPathError| Failure::usage(error.to_string())))
+        .collect::<Result<_, _>>()?;
     settings.limits = JobLimits {
         wall: file.limits.wall_seconds.map(Duration::from_secs),
         memory: file.limits.memory_bytes,
@@ -160,9 +172,11 @@ async fn daemon(flags: &Serve) -> Result<(), Failure> {
     let (current, settings_seen) = watch::channel(Arc::new(settings));
     let _ = changes.send(ListenerChange { wanted: served.clone(), added: first }).await;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(serve(changes_seen, settings_seen, async {
-        let _ = stopped.await;
-    }));
+    let (hurry, hurried) = tokio::sync::oneshot::channel::<()>();
+    let told = |signal: tokio::sync::oneshot::Receiver<()>| async {
+        let _ = signal.await;
+    };
+    let mut server = tokio::spawn(serve(changes_seen, settings_seen, told(stopped), told(hurried)));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -183,9 +197,17 @@ async fn daemon(flags: &Serve) -> Result<(), Failure> {
             },
         }
     }
-    say("stopping: no new connections; running commands get their grace time");
+    say("stopping: no new connections; running commands get their grace time, a second signal ends them now");
     let _ = stop.send(());
-    server.await.map_err(|error| Failure::new(Class::Internal, "", format!("the server failed: {error}")))
+    let ended = tokio::select! {
+        ended = &mut server => ended,
+        _ = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => {
+            say("stopping now: running commands are ended");
+            let _ = hurry.send(());
+            server.await
+        }
+    };
+    ended.map_err(|error| Failure::new(Class::Internal, "", format!("the server failed: {error}")))
 }
 
 fn listeners(wanted: &[ListenUrl], served: &[ListenUrl]) -> Result<Vec<Listener>, Failure> {
@@ -204,8 +226,7 @@ fn reload(
 ) -> Result<(Vec<ListenUrl>, ListenerChange), Failure> {
     let Configuration { listen, mut settings, .. } = configuration(flags)?;
     let added = listeners(&listen, served)?;
-    // The engine counts what runs; a reload doesn't start it anew.
-    settings.engine = current.borrow().engine.clone();
+    settings.succeed(&current.borrow());
     current.send_replace(Arc::new(settings));
     Ok((listen.clone(), ListenerChange { wanted: listen, added }))
 }

@@ -201,6 +201,58 @@ fn sighup_rereads_without_dropping_a_connection() {
 }
 
 #[test]
+fn sighup_rereads_host_keys_and_old_connections_go_on() {
+    let home = Home::with_key();
+    let mut server = Server::start(&home);
+    let mut old =
+        Client::start(home.exec([
+            &server.target(),
+            "trap 'echo done; exit 7' TERM; echo ready; while :; do sleep 0.05; done",
+        ]));
+    assert_eq!(old.line(), "ready");
+    home.make_key("new_key", "ed25519", "");
+    for name in ["host_key", "host_key.pub"] {
+        fs::rename(home.path(&name.replace("host", "new")), home.path(name)).unwrap();
+    }
+    // Not before it is told to.
+    run(home.exec([&server.target(), "true"])).ended(0);
+    server.signal("HUP");
+    server.wait_for_log("configuration read again");
+    let class = format!("remora: {}: unauthenticated: ", server.target());
+    run(home.exec([&server.target(), "true"])).complained(195, &class, "");
+    home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+    run(home.exec([&server.target(), "true"])).ended(0);
+    old.signal("TERM");
+    assert_eq!(old.finish().ended(7).out(), "done\n");
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// In a network of its own, where the port is free.
+#[test]
+#[ignore = "needs root"]
+fn without_a_port_the_native_wire_is_served_and_found_on_7366() {
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    home.write(".ssh/known_hosts", &format!("127.0.0.1,::1 {}\n", home.public("host_key")));
+    for (listen, url, target) in [
+        (&[][..], "native://0.0.0.0:7366", "127.0.0.1"),
+        (&["--listen", "native://127.0.0.1"], "native://127.0.0.1:7366", "127.0.0.1"),
+        (&["--listen", "native://[::1]"], "native://[::1]:7366", "[::1]"),
+    ] {
+        let alone = ["-n", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""];
+        let mut command = home.remora_under("unshare", &alone);
+        command.args(Server::command(&home, &["host_key"]).get_args()).args(listen);
+        let server = Server::spawn(&home, command);
+        assert_eq!(server.listening(), [url]);
+        let inside = ["-t", &server.pid().to_string(), "-n"];
+        let mut command = home.remora_under("nsenter", &inside);
+        command.args(["exec", target, "echo found"]);
+        assert_eq!(run(command).ended(0).out(), "found\n");
+    }
+}
+
+#[test]
 fn sigterm_lets_a_running_command_end_and_takes_no_new_one() {
     for signal in ["TERM", "INT"] {
         let home = Home::with_key();
@@ -241,6 +293,47 @@ fn after_the_grace_time_sigterm_ends_what_still_runs() {
     assert!(group_members(group).is_empty(), "all of the group is gone when the server is");
     let told: serde_json::Value = serde_json::from_str(&home.text("status")).unwrap();
     assert_eq!(told["outcome"]["by"], "shutdown");
+}
+
+#[test]
+fn a_second_signal_ends_what_still_runs_at_once() {
+    for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
+        let home = Home::with_key();
+        let config = listen(&["native://127.0.0.1:0"]) + "stop_grace_seconds = 1000\n";
+        let mut server = Server::spawn(&home, configured(&home, &config, &[]));
+        home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+        let line = "sleep 1000 & echo $$; exec sleep 1000";
+        let mut obedient = Client::start(home.exec([&server.target(), line]));
+        // Killed, after the grace that SIGTERM gives.
+        let mut stubborn = Client::start(home.exec([&server.target(), &format!("trap '' TERM; {line}")]));
+        let groups = [obedient.number(), stubborn.number()];
+        server.signal(first);
+        server.wait_for_log("a second signal");
+        assert!(groups.iter().all(|group| !group_members(*group).is_empty()), "the grace lasts");
+        server.signal(second);
+        let start = format!("remora: {}: signaled: ", server.target());
+        obedient.finish().complained(143, &start, "shutdown");
+        stubborn.finish().complained(137, &start, "shutdown");
+        assert_eq!(server.wait().code(), Some(0));
+        assert!(groups.iter().all(|group| group_members(*group).is_empty()), "nothing is left");
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_does_not_hold_up_the_end() {
+    let home = Home::with_key();
+    let config = listen(&["native://127.0.0.1:0"]) + "stop_grace_seconds = 0\n";
+    let mut server = Server::spawn(&home, configured(&home, &config, &[]));
+    home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+    let mut client = Client::start(home.exec([&server.target(), "echo $$; exec yes"]));
+    let group = client.number();
+    client.signal("STOP");
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(group_members(group).is_empty(), "nothing is left");
+    assert!(server.log().contains("cut off"), "{}", server.log());
+    client.signal("CONT");
+    client.finish().ended(198);
 }
 
 #[test]
@@ -321,6 +414,40 @@ fn a_fifo_in_the_place_of_authorized_keys_holds_up_nobody() {
     fs::write(&keys, text).unwrap();
     fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).unwrap();
     run(home.exec([&server.target(), "true"])).ended(0);
+}
+
+#[test]
+fn a_path_of_authorized_keys_with_an_unknown_token_is_refused() {
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    // Without the flag of the other tests, which would win.
+    let start = |path: &str| {
+        let config = format!("{}authorized_keys = [{path:?}]\n", listen(&["native://127.0.0.1:0"]));
+        let mut command = home.remora();
+        command.arg("serve").arg("--host-key").arg(home.path("host_key"));
+        command.arg("--config").arg(home.write("config.toml", &config));
+        command
+    };
+    refused(start("/etc/keys/%x"), "%x is no token");
+    refused(start("/etc/keys/%"), "a % at the end");
+    let mut command = Server::command(&home, &["host_key"]);
+    command.args(["--listen", "native://127.0.0.1:0", "--authorized-keys", "%h/%d"]);
+    refused(command, "%d is no token");
+    // And a percent is one.
+    home.write("100%", &home.text("authorized_keys"));
+    let mut server = Server::spawn(&home, start(&format!("{}/100%%", text(&home.path("")))));
+    home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+    run(home.exec([&server.target(), "true"])).ended(0);
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn durations_beyond_a_week_are_refused() {
+    let home = Home::with_key();
+    for text in ["stop_grace_seconds = 604801\n", "[limits]\nwall_seconds = 9223372036854775807\n"] {
+        refused(configured(&home, text, &[]), "are too long: a week");
+    }
 }
 
 #[test]

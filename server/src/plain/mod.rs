@@ -87,7 +87,7 @@ pub(crate) async fn serve(
         warn!(%peer, %error, "socket options");
     }
     let now = settings.borrow().clone();
-    let who = match judge(&stream, peer, &now) {
+    let who = match judge(&stream, peer, &now).await {
         Ok(who) => who,
         Err(error) => {
             warn!(%peer, %wire, error = %crate::connection::chain(&error), "refused");
@@ -124,7 +124,7 @@ pub(crate) async fn serve(
 }
 
 /// Who the peer is, or why it isn't served.
-fn judge(stream: &TcpStream, peer: SocketAddr, settings: &Settings) -> Result<Authenticated, Refused> {
+async fn judge(stream: &TcpStream, peer: SocketAddr, settings: &Settings) -> Result<Authenticated, Refused> {
     let served = settings.policy.served();
     if settings.plain_any_peer {
         return Ok(Authenticated::without_proof(served));
@@ -132,7 +132,7 @@ fn judge(stream: &TcpStream, peer: SocketAddr, settings: &Settings) -> Result<Au
     if !peer.ip().to_canonical().is_loopback() {
         return Err(Refused::NotLoopback);
     }
-    let uid = peer::uid(peer, stream.local_addr()?)?.ok_or(Refused::Unknown)?;
+    let uid = peer::uid(peer, stream.local_addr()?).await?.ok_or(Refused::Unknown)?;
     Ok(Authenticated::by_plain_peer_uid(uid, served)?)
 }
 

@@ -315,14 +315,19 @@ fn conclude(mut reply: Reply, ended: &Ended, excess: Option<&SpoolError>) -> Rep
         Ending::Signaled(_) => ending,
         Ending::Exited(_) | Ending::Unknown => Ending::Signaled(15),
     };
+    // On `raw`, stdout is on its way before anybody knows.
+    let told = match reply.sent {
+        0 => "its output is not sent",
+        _ => "what stands before this line is all of its output that is sent",
+    };
     match (excess, by) {
         (Some(error), _) => {
-            let text = format!("{}; the command was ended and its output is not sent", chain(error));
+            let text = format!("{}; the command was ended, and {told}", chain(error));
             return replaced(reply, &text, limited);
         }
         (None, Some(EndReason::Limit(LimitKind::Output))) => {
-            let text = "the command printed more than its limit; it was ended and its output is not sent";
-            return replaced(reply, text, limited);
+            let text = format!("the command printed more than its limit; it was ended, and {told}");
+            return replaced(reply, &text, limited);
         }
         (None, Some(EndReason::Deadline)) => {
             reply.spool.notice("remora: the command ran into its time limit and was ended\n")

@@ -129,12 +129,9 @@ async fn an_accepted_client_that_breaks_the_protocol_is_told_and_its_job_ended()
         frame(Kind::Credit, 1, &credit)
     };
     let end = |stream, length| frame(Kind::End, 1, &proto::End { stream: stream as i32, length });
-    let window = limits::WINDOW as usize;
-    let beyond: Vec<u8> = (0..=window / limits::DATA_FRAME)
-        .flat_map(|at| {
-            let length = limits::DATA_FRAME.min(window + 1 - at * limits::DATA_FRAME);
-            data(Stream::Stdin, 1, (at * limits::DATA_FRAME) as u64, &vec![0; length])
-        })
+    // What fits into the pipe of a command that reads nothing, a mebibyte at most, counts as consumed and becomes credit.
+    let beyond: Vec<u8> = (0..=(limits::WINDOW as usize + (1 << 20)) / limits::DATA_FRAME)
+        .flat_map(|at| data(Stream::Stdin, 1, (at * limits::DATA_FRAME) as u64, &vec![0; limits::DATA_FRAME]))
         .collect();
     let stdin = proto::Stream::Stdin;
     let good = start(&host.user, "true");

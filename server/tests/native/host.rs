@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use remora_identity::PrivateKey;
 use remora_net::tls::HostKeys;
-use remora_server::{KeyPath, ListenUrl, ListenerChange, Settings, bind, own_account, serve};
+use remora_server::{ListenUrl, ListenerChange, Settings, bind, own_account, serve};
 use remora_wire::native::ALPN;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -43,7 +43,7 @@ impl Host {
         fs::set_permissions(&authorized, fs::Permissions::from_mode(0o600)).unwrap();
         let mut settings = Settings::new(own_account().unwrap()).unwrap();
         settings.host_keys = Some(HostKeys::new(&[PrivateKey::generate_ed25519().unwrap()], ALPN).unwrap());
-        settings.authorized_keys = vec![KeyPath(authorized.to_str().unwrap().to_owned())];
+        settings.authorized_keys = vec![authorized.to_str().unwrap().parse().unwrap()];
         settings.auth_floor = Duration::from_millis(1);
         settings.vanished_grace = Duration::from_millis(50);
         change(&mut settings);
@@ -56,9 +56,10 @@ impl Host {
         changes.send(ListenerChange { wanted: vec![url], added: vec![listener] }).await.ok().unwrap();
         let (settings, settings_seen) = watch::channel(Arc::new(settings));
         let (stop, stopped) = oneshot::channel();
-        let server = tokio::spawn(serve(seen, settings_seen, async {
+        let stopped = async {
             let _ = stopped.await;
-        }));
+        };
+        let server = tokio::spawn(serve(seen, settings_seen, stopped, std::future::pending()));
         Host { address, user, key, folder, stop, server, _changes: changes, _settings: settings }
     }
 

@@ -50,7 +50,7 @@ impl Server {
                 let stopped = async {
                     let _ = stopped.await;
                 };
-                serve(seen, settings, stopped).await;
+                serve(seen, settings, stopped, std::future::pending()).await;
             });
         });
         Server { address: told.recv().unwrap(), stop: Some(stop), thread: Some(thread) }

@@ -187,6 +187,20 @@ fn a_reply_over_the_limit_is_replaced_and_the_connection_lives() {
 }
 
 #[test]
+fn a_raw_reply_over_the_limit_says_what_was_sent_of_it() {
+    let server = Server::with("raw", |settings| settings.limits.output = Some(100_000));
+    let reply = server.ask(b"echo unsent >&2; head -c 200000 /dev/zero");
+    let zeros = reply.iter().take_while(|byte| **byte == 0).count();
+    assert!((1..=100_000).contains(&zeros), "{zeros}");
+    let notice = std::str::from_utf8(&reply[zeros..]).unwrap();
+    assert!(notice.starts_with("remora: the command printed more than its limit"), "{notice}");
+    assert!(notice.ends_with("what stands before this line is all of its output that is sent\n"), "{notice}");
+    let reply = server.ask(b"head -c 200000 /dev/zero >&2");
+    let notice = std::str::from_utf8(&reply).unwrap();
+    assert!(notice.starts_with("remora: ") && notice.ends_with("its output is not sent\n"), "{notice}");
+}
+
+#[test]
 fn what_only_transcoding_makes_too_large_is_replaced_too() {
     let server = Server::with("length?encoding=iso-2022-jp", |settings| settings.limits.output = Some(1000));
     let mut stream = server.connect();

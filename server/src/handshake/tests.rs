@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use remora_identity::PrivateKey;
 use remora_net::tls::HostKeys;
+use remora_testkit::eventually_async;
+use remora_wire::native::proto;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::admission::Admission;
-use crate::settings::KeyPath;
+use crate::key_files::hanging::Hold;
+use crate::key_path::KeyPath;
 use peer::Peer;
 
 #[allow(dead_code, reason = "the tests of whole servers use the rest of it")]
@@ -39,7 +42,7 @@ impl Host {
         let mut settings = Settings::new(crate::account::own_account().unwrap()).unwrap();
         settings.host_keys =
             Some(HostKeys::new(&[PrivateKey::generate_ed25519().unwrap()], PROTOCOL).unwrap());
-        settings.authorized_keys = vec![KeyPath(authorized.to_str().unwrap().to_owned())];
+        settings.authorized_keys = vec![authorized.to_str().unwrap().parse().unwrap()];
         let (settings, _) = watch::channel(Arc::new(settings));
         let (phase, _) = watch::channel(Phase::Serving);
         Host { settings, phase, key, _folder: folder }
@@ -174,4 +177,30 @@ async fn strangers_do_not_hold_up_a_server_that_stops() {
     }
     assert_eq!(before.elapsed(), Duration::ZERO);
     drop((silent, quiet, unknown));
+}
+
+#[tokio::test]
+async fn authorized_keys_that_hang_hold_up_no_other_connection() {
+    let host = Host::new();
+    let (hold, key_files) = Hold::new(Duration::from_secs(2));
+    let mut readable = vec!["/hangs".parse::<KeyPath>().unwrap()];
+    host.settings.send_modify(|settings| {
+        let settings = Arc::make_mut(settings);
+        settings.key_files = key_files;
+        std::mem::swap(&mut settings.authorized_keys, &mut readable);
+    });
+    let (stream, _handler) = host.connect();
+    let mut peer = Peer::greeted(stream).await;
+    let (user, key) = (host.served(), host.key.public().clone());
+    let sshsig = peer.claims(&user).sign(&host.key, &key);
+    let hung = tokio::spawn(async move { peer.authenticate(&user, &key, sshsig).await });
+    eventually_async(Duration::from_secs(60), "a reading hangs", || hold.held() == 1).await;
+    // The same reader reads another file meanwhile.
+    host.settings.send_modify(|settings| Arc::make_mut(settings).authorized_keys = readable);
+    let (stream, _handler) = host.connect();
+    Peer::accepted(stream, &host.served(), &host.key).await;
+    assert!(!hung.is_finished());
+    // Who waits for the one that hangs is denied like anybody else.
+    let denied = hung.await.unwrap();
+    assert_eq!((denied.accepted, denied.attempts_left), (false, limits::AUTH_ATTEMPTS - 1));
 }
