@@ -9,6 +9,7 @@ use remora_client::{
     proto,
 };
 use serde_json::json;
+use signal_hook::consts::SIGINT;
 
 use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
@@ -25,12 +26,22 @@ const STATUS_FILE: &str = "can't write the status file";
 /// How long the host may take to judge who the user is: it answers a good proof at once, and a bad one in less than a second.
 const VERDICT: Duration = Duration::from_secs(30);
 
-/// Runs the command and gives the process' exit status.
-pub(crate) fn run(exec: Exec) -> u8 {
+/// How the process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// With this status.
+    Status(u8),
+    /// Of SIGINT: a shell's loop goes on after any status, and stops only for a program that died of Ctrl-C.
+    Interrupted,
+}
+
+/// Runs the command and tells how the process is to end.
+pub(crate) fn run(exec: Exec) -> Ending {
     let as_ssh = exec.exit_status == Some(ExitStyle::Ssh);
+    let interrupted = Cell::new(false);
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            let outcome = runtime.block_on(outcome(&exec));
+            let outcome = runtime.block_on(outcome(&exec, &interrupted));
             // A thread that waits for our stdin, or for a resolver, holds nobody up.
             runtime.shutdown_background();
             outcome
@@ -57,10 +68,24 @@ pub(crate) fn run(exec: Exec) -> u8 {
             say(&format!("can't write {}: {error}", escape(&path.display().to_string())));
         }
     }
-    status
+    if interrupted.get() && !as_ssh && is_ended_by_interrupt(&outcome) {
+        Ending::Interrupted
+    } else {
+        Ending::Status(status)
+    }
 }
 
-async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
+/// Whether the command took Ctrl-C for its end, or nobody knows what came of it. One that goes on, or exits, has decided otherwise.
+fn is_ended_by_interrupt(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Signaled { signal, .. } => i32::from(*signal) == SIGINT,
+        Outcome::Failed(class) => *class == Class::Lost,
+        _ => false,
+    }
+}
+
+/// `interrupted` is set once a Ctrl-C was seen.
+async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failure> {
     let timeline = Timeline::new(exec.verbose);
     let target: Target =
         exec.target.parse().map_err(|error: remora_client::TargetError| Failure::usage(error.to_string()))?;
@@ -71,7 +96,7 @@ async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
         })?;
     }
     if let Target::Plain { wire, host, port } = &target {
-        return plain::run(exec, *wire, host, *port).await;
+        return plain::run(exec, *wire, host, *port, interrupted).await;
     }
     if exec.save.is_some() {
         return Err(Failure::usage("--save is for header:// targets alone: only they name a file"));
@@ -114,7 +139,7 @@ async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
     let mut access = Access::new(exec, &place);
     loop {
         let mut attempt = place.open(exec, &timeline, &mut access).await?;
-        let result = drive(exec, &place, &timeline, &attempt.opened, &request, &mut input).await;
+        let result = drive(exec, &place, &timeline, &attempt.opened, &request, &mut input, interrupted).await;
         let server = attempt.server.take();
         let opened = attempt.opened;
         match result {
@@ -180,6 +205,7 @@ async fn drive(
     opened: &Opened,
     request: &Request,
     input: &mut Input,
+    interrupted: &Cell<bool>,
 ) -> Result<Outcome, Stop> {
     let name = place.name();
     let failed = |class, text: String| Stop::Failed(Failure::new(class, &name, text));
@@ -252,14 +278,14 @@ async fn drive(
         let (written, finished) = tokio::join!(streams, job.wait());
         (written, finished)
     };
-    let interrupted = signals(&job, &accepted);
+    let signals = signals(&job, &accepted, interrupted);
     let (written, finished) = tokio::select! {
         // Told first: all of a short command's messages may come at once, and the first of them is still the first.
         biased;
         stop = told => return Err(stop),
         result = work => result,
         () = feed => unreachable_pending(),
-        text = interrupted => return Err(failed(Class::Lost, text)),
+        text = signals => return Err(failed(Class::Lost, text)),
     };
     timeline.note("ended");
     if let Some(error) = unread.take() {
@@ -376,7 +402,7 @@ pub(super) fn command(exec: &Exec) -> serde_json::Value {
 
 /// Passes Ctrl-C, SIGTERM and SIGHUP on to the job. Ready at the second of a kind, and at the first while the host hasn't said that
 /// there is a job: whoever waits for something that is stuck must get away.
-async fn signals(job: &Job, accepted: &Cell<bool>) -> String {
+async fn signals(job: &Job, accepted: &Cell<bool>, interrupted: &Cell<bool>) -> String {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
@@ -390,11 +416,14 @@ async fn signals(job: &Job, accepted: &Cell<bool>) -> String {
             _ = terminate.recv() => ("SIGTERM", "TERM"),
             _ = hangup.recv() => ("SIGHUP", "HUP"),
         };
+        if name == "INT" {
+            interrupted.set(true);
+        }
         if !accepted.get() {
-            return format!("you left on {key} before the host answered; the command may have run");
+            return format!("you left on {key} before the host answered (198); the command may have run");
         }
         if seen.contains(&name) {
-            return format!("you left on a second {key}; the host ends the command");
+            return format!("you left on a second {key} (198); the host ends the command");
         }
         seen.push(name);
         job.signal(name);

@@ -1,5 +1,6 @@
 //! `remora exec` on a plain wire: there is a line to send and a reply to print, and no receipt.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 
@@ -22,8 +23,14 @@ use crate::printable::{chain, escape};
 use crate::stdio::{Sink, Which};
 use crate::terminal::{Failure, print, say};
 
-/// Runs the command and prints what comes back.
-pub(crate) async fn run(exec: &Exec, wire: Plain, host: &str, port: u16) -> Result<Outcome, Failure> {
+/// Runs the command and prints what comes back. `interrupted` is set when it was given up on Ctrl-C.
+pub(crate) async fn run(
+    exec: &Exec,
+    wire: Plain,
+    host: &str,
+    port: u16,
+    interrupted: &Cell<bool>,
+) -> Result<Outcome, Failure> {
     let timeline = Timeline::new(exec.verbose);
     let name = Target::Plain { wire, host: host.to_owned(), port }.to_string();
     carries(exec, wire)?;
@@ -71,7 +78,8 @@ pub(crate) async fn run(exec: &Exec, wire: Plain, host: &str, port: u16) -> Resu
         biased;
         name = left() => {
             // Dropping the exchange resets the connection.
-            let text = format!("you left on {name}; the connection was reset, which ends the command on a remora server");
+            interrupted.set(name == "Ctrl-C");
+            let text = format!("you left on {name} (198); the connection was reset, which ends the command on a remora server");
             return Err(Failure::new(Class::Lost, reply.name, text));
         }
         verdicts = reply.receive(exchange) => verdicts?,

@@ -243,9 +243,10 @@ impl Drop for Server {
     }
 }
 
-/// Sends a signal, by kill(1): this crate has no unsafe code, and the tests no need to be fast.
+/// Sends a signal to a process, or to a group by its negative number, by kill(1): this crate has no unsafe code, and the tests no need to be fast.
 pub(crate) fn signal(pid: i32, name: &str) {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
+    let status =
+        Command::new("kill").arg(format!("-{name}")).arg("--").arg(pid.to_string()).status().unwrap();
     assert!(status.success());
 }
 
