@@ -239,12 +239,13 @@ impl Reply<'_> {
         Ok(())
     }
 
+    /// The peer did its part; what fails is on this machine.
     fn unsaved(&self, error: &super::save::SaveError) -> Failure {
         let failure =
-            Failure::new(Class::Lost, self.name, format!("the reply is not stored: {}", chain(error)));
+            Failure::new(Class::Internal, self.name, format!("the reply is not stored: {}", chain(error)));
         match error {
             super::save::SaveError::Exists(_) => failure.with_hint("--overwrite replaces it"),
-            super::save::SaveError::Io(_) => failure,
+            super::save::SaveError::Folder(_) | super::save::SaveError::Io(_) => failure,
         }
     }
 
