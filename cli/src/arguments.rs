@@ -224,7 +224,7 @@ pub(crate) struct Decode {
     pub(crate) from: Side,
 
     /// Sizes of the reads the bytes arrived in, as 5,100,3
-    #[arg(long, value_name = "SIZES", value_delimiter = ',')]
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = read_size)]
     pub(crate) reads: Vec<usize>,
 }
 
@@ -282,6 +282,16 @@ fn duration(text: &str) -> Result<Duration, String> {
         rest = tail;
     }
     if total.is_zero() { Err("a time limit of nothing".to_owned()) } else { Ok(total) }
+}
+
+/// The size of one read, bytes.
+fn read_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("a read has at least one byte".to_owned()),
+        // A read of that size would be taken for what is left.
+        Ok(size) if size < usize::MAX => Ok(size),
+        _ => Err("it isn't a number of bytes".to_owned()),
+    }
 }
 
 /// A size as 65536, 64k, 1m, 2g; the units are powers of 1024.
