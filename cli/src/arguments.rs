@@ -6,6 +6,9 @@ use std::time::Duration;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// The default of `--connect-timeout`.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Run commands on other machines and know exactly what they did
 #[derive(Debug, Parser)]
 #[command(
@@ -103,7 +106,7 @@ pub(crate) struct Exec {
     pub(crate) json: bool,
 
     /// With --json, keep at most this much of each stream, as 64k, 1m
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1m")]
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1m", requires = "json")]
     pub(crate) max_output: u64,
 
     /// Write how it ended to this file, as one JSON object
@@ -337,6 +340,7 @@ mod tests {
         let arguments =
             Arguments::try_parse_from(["remora", "exec", "-n", "web1", "ls", "-l", "--json"]).unwrap();
         let Command::Exec(exec) = arguments.command else { panic!("not exec") };
+        assert_eq!(exec.connect_timeout, CONNECT_TIMEOUT);
         assert_eq!(exec.command, ["ls", "-l", "--json"]);
         assert!(exec.no_stdin && !exec.json);
     }

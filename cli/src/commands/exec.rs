@@ -14,7 +14,7 @@ use signal_hook::consts::SIGINT;
 use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
 use super::timeline::Timeline;
-use super::{plain, receipt};
+use super::{options, plain, receipt};
 use crate::arguments::{Exec, ExitStyle};
 use crate::home;
 use crate::printable::{chain, escape};
@@ -95,11 +95,9 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
             Failure::usage(format!("{STATUS_FILE} {}: {error}", escape(&path.display().to_string())))
         })?;
     }
+    options::check(exec, &target)?;
     if let Target::Plain { wire, host, port } = &target {
         return plain::run(exec, *wire, host, *port, interrupted).await;
-    }
-    if exec.save.is_some() {
-        return Err(Failure::usage("--save is for header:// targets alone: only they name a file"));
     }
     let request = request(exec)?;
     let mut input = Input::new();
@@ -123,12 +121,7 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
             };
             (host.clone(), port, user)
         }
-        _ => {
-            if exec.port.is_some() {
-                return Err(Failure::usage(format!("--port makes no sense for {target}")));
-            }
-            (target.to_string(), 0, exec.user.clone())
-        }
+        _ => (target.to_string(), 0, exec.user.clone()),
     };
     let user =
         user.or_else(home::user).ok_or_else(|| Failure::usage("can't tell who you are; name a --user"))?;

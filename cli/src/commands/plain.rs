@@ -33,7 +33,6 @@ pub(crate) async fn run(
 ) -> Result<Outcome, Failure> {
     let timeline = Timeline::new(exec.verbose);
     let name = Target::Plain { wire, host: host.to_owned(), port }.to_string();
-    carries(exec, wire)?;
     let words: Vec<Vec<u8>> = exec.command.iter().map(|word| word.as_bytes().to_vec()).collect();
     let request = plain_request(&words, exec.argv).map_err(|error| Failure::usage(error.to_string()))?;
     let save = match &exec.save {
@@ -85,39 +84,6 @@ pub(crate) async fn run(
         verdicts = reply.receive(exchange) => verdicts?,
     };
     reply.conclude(exec, wire, verdicts)
-}
-
-/// Refuses what a plain wire has no place for, before anything is sent.
-fn carries(exec: &Exec, wire: Plain) -> Result<(), Failure> {
-    let impossible = [
-        (exec.user.is_some(), "--user", "its server runs commands as itself"),
-        (exec.port.is_some(), "--port", "the port is part of the target"),
-        (!exec.identity.is_empty(), "--identity", "nobody proves anything on it"),
-        (exec.known_hosts.is_some(), "--known-hosts", "nobody proves anything on it"),
-        (exec.accept_new, "--accept-new", "nobody proves anything on it"),
-        (exec.cwd.is_some(), "--cwd", "it carries a command line and nothing else; write 'cd DIR && …'"),
-        (!exec.env.is_empty(), "--env", "it carries a command line and nothing else; write 'NAME=VALUE …'"),
-        (
-            exec.timeout.is_some(),
-            "--timeout",
-            "it carries a command line and nothing else; write 'timeout 30s …'",
-        ),
-        (exec.wait_streams, "--wait-streams", "it carries a command line and nothing else"),
-        (exec.save.is_some() && wire != Plain::Header, "--save", "only the header wire names a file"),
-        (exec.silence && wire != Plain::Raw, "--silence", "replies on it say where they end"),
-    ];
-    if let Some((_, option, why)) = impossible.into_iter().find(|(given, ..)| *given) {
-        return Err(Failure::usage(format!("{option} makes no sense for {wire}://: {why}")));
-    }
-    if exec.save.is_some() && exec.json {
-        return Err(Failure::usage("--save and --json both want the output"));
-    }
-    if exec.save.is_some() && exec.encoding.is_some() {
-        return Err(Failure::usage(
-            "--encoding is for output that is shown; --save stores bytes as they come",
-        ));
-    }
-    Ok(())
 }
 
 fn failure(name: &str, error: &PlainError) -> Failure {
