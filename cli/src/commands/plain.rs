@@ -20,7 +20,7 @@ use super::streams::{Output, Target as To};
 use super::timeline::Timeline;
 use crate::arguments::Exec;
 use crate::printable::{chain, escape};
-use crate::stdio::{Sink, Which};
+use crate::stdio::{self, Sink, Which};
 use crate::terminal::{Failure, print, say};
 
 /// Runs the command and prints what comes back. `interrupted` is set when it was given up on Ctrl-C.
@@ -56,6 +56,14 @@ pub(crate) async fn run(
     if !exec.no_stdin {
         timeline.note("this wire carries no standard input; the command reads an empty one");
     }
+    let mut warned = false;
+    let mut warn_of_input = || {
+        if !warned && !exec.no_stdin && stdio::input_waits() {
+            warned = true;
+            say(&format!("{}: this wire carries no standard input; yours was not read", escape(&name)));
+        }
+    };
+    warn_of_input();
     let target = |which| {
         if exec.json {
             To::Kept { bytes: Vec::new(), limit: exec.max_output, seen: 0 }
@@ -83,6 +91,8 @@ pub(crate) async fn run(
         }
         verdicts = reply.receive(exchange) => verdicts?,
     };
+    // Whoever feeds us may have been slower than we were.
+    warn_of_input();
     reply.conclude(exec, wire, verdicts)
 }
 
