@@ -374,12 +374,17 @@ fn conclude(
         _ => {}
     }
     let streams = [("stdout", &receipt.stdout), ("stderr", &receipt.stderr)];
-    if exec.verbose {
-        for (stream, report) in streams {
-            if report.as_ref().is_some_and(|report| report.held_open) {
-                say(&format!("{}: {stream} is still held open by a background process", escape(&name)));
-            }
-        }
+    let held: Vec<&str> = streams
+        .into_iter()
+        .filter(|(_, report)| report.as_ref().is_some_and(|report| report.held_open))
+        .map(|(stream, _)| stream)
+        .collect();
+    if !held.is_empty() {
+        say(&format!(
+            "{}: a background process holds {} open; what it still writes is not shown (--wait-streams waits for its end)",
+            escape(&name),
+            held.join(" and ")
+        ));
     }
     Ok(outcome)
 }
