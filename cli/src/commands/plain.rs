@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
 use remora_client::plain::{
-    Done, Ending, Exchange, Header, Part, Piece, PlainError, PlainOptions, RawEnd, Verdict, Verdicts,
+    Done, Ending, Exchange, Fault, Header, Part, Piece, PlainError, PlainOptions, RawEnd, Verdict, Verdicts,
     plain_request, safe_file_name,
 };
 use remora_client::{Class, Outcome, Plain, Target};
@@ -51,8 +51,9 @@ pub(crate) async fn run(
         tap: capture::tap(exec)?,
         ..PlainOptions::default()
     };
-    let exchange =
-        Exchange::begin(wire, host, port, request, &options).await.map_err(|error| failure(&name, &error))?;
+    let exchange = Exchange::begin(wire, host, port, request, &options)
+        .await
+        .map_err(|error| failure(&name, &error, true))?;
     if !exec.no_stdin {
         timeline.note("this wire carries no standard input; the command reads an empty one");
     }
@@ -79,6 +80,7 @@ pub(crate) async fn run(
         save,
         file: None,
         header: None,
+        silent: true,
         first: true,
     };
     let verdicts = tokio::select! {
@@ -96,10 +98,15 @@ pub(crate) async fn run(
     reply.conclude(exec, wire, verdicts)
 }
 
-fn failure(name: &str, error: &PlainError) -> Failure {
+/// What went wrong; `silent` where the peer has said nothing at all.
+fn failure(name: &str, error: &PlainError, silent: bool) -> Failure {
     let failure = Failure::new(error.class(), name, chain(error));
     match error {
         PlainError::Dial(_) => failure.with_hint("does a server listen there?"),
+        // What a server does to another account's process looks like any other loss from here, and its log alone has the reason.
+        PlainError::Lost(_) | PlainError::Fault(Fault::NoReply) if silent => failure.with_hint(
+            "the command may have run; but a server closes at once on peers that it doesn't serve, such as those of another account",
+        ),
         PlainError::Lost(_) => failure.with_hint("the command may have run, and may have ended or not"),
         PlainError::Fault(fault) if !fault.is_cut() => failure.with_hint("does the peer speak this wire?"),
         _ => failure,
@@ -163,6 +170,8 @@ struct Reply<'a> {
     /// What the file is to be called.
     file: Option<String>,
     header: Option<Box<Header>>,
+    /// Whether the peer has said nothing yet.
+    silent: bool,
     first: bool,
 }
 
@@ -170,7 +179,10 @@ impl Reply<'_> {
     /// Moves the reply to its end, or until nobody wants it any more.
     async fn receive(&mut self, mut exchange: Exchange) -> Result<Verdicts, Failure> {
         loop {
-            match exchange.next().await.map_err(|error| failure(self.name, &error))? {
+            let silent = self.silent;
+            let next = exchange.next().await.map_err(|error| failure(self.name, &error, silent))?;
+            self.silent = false;
+            match next {
                 Some(Piece::Length(length)) => {
                     self.timeline.note(&format!("a reply of {length} bytes begins"))
                 }
