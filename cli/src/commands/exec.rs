@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
 
 use remora_client::{
     Class, Finished, Job, JobError, Opened, Outcome, Request, StartError, Target, exit_status, outcome_of,
@@ -23,8 +22,6 @@ use crate::terminal::{Failure, print, say};
 
 /// How the message of a status file that can't be written starts.
 const STATUS_FILE: &str = "can't write the status file";
-/// How long the host may take to judge who the user is: it answers a good proof at once, and a bad one in less than a second.
-const VERDICT: Duration = Duration::from_secs(30);
 
 /// How the process is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,17 +244,15 @@ async fn drive(
         }
         std::future::pending::<()>().await;
     };
-    let late = || {
-        let text = format!("no answer to who you are within {} s", VERDICT.as_secs());
-        Stop::Failed(Failure::new(Class::Lost, &name, text).with_hint("the command may have run"))
-    };
     let told = async {
-        let Ok(verdict) = tokio::time::timeout(VERDICT, opened.connection.accepted()).await else {
-            return late();
-        };
-        if let Ok(host) = verdict {
-            accepted.set(true);
-            timeline.note(&format!("authenticated as {} on {}", escape(&place.user), escape(&host)));
+        match opened.connection.accepted().await {
+            Ok(host) => {
+                accepted.set(true);
+                timeline.note(&format!("authenticated as {} on {}", escape(&place.user), escape(&host)));
+            }
+            Err(error @ JobError::NoVerdict) => return Stop::Failed(lost(&name, &error)),
+            // The job tells it too, and what came of its output.
+            Err(_) => {}
         }
         if timeline.enabled
             && let Some(pid) = job.started().await
@@ -327,6 +322,7 @@ fn lost(name: &str, error: &JobError) -> Failure {
     let failure = Failure::new(class, name, chain(error));
     match error {
         JobError::Lost(_) => failure.with_hint("the command may have run, and may have ended or not"),
+        JobError::NoVerdict => failure.with_hint("the command may have run"),
         _ => failure,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Network namespaces need root. Where not even root may make one, as in many containers, the tests say so and test nothing.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use remora_identity::KeyFile;
 use remora_testkit::eventually;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::bench::{Home, PATIENCE, Server, own_name, run, run_with};
+use crate::bench::{Home, PATIENCE, Server, may_unshare, own_name, run, run_with};
 
 /// There and back. Far longer than what the processes at both ends take, so that a busy machine adds no round trip.
 const ROUND_TRIP: Duration = Duration::from_millis(400);
@@ -24,16 +24,15 @@ struct Network {
 }
 
 impl Network {
-    /// None where this machine lets nobody make one.
-    fn new() -> Option<Self> {
+    fn new() -> Self {
         let mut command = Command::new("unshare");
         command.args(["--net", "sh", "-c", "echo ready; exec cat >&2"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut keeper = command.spawn().expect("unshare (util-linux) is needed");
+        let mut keeper = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let network = Network { keeper };
-        (line == "ready\n").then_some(network)
+        assert_eq!(line, "ready\n");
+        Network { keeper }
     }
 
     /// Moves this thread there, and with it whatever it starts from now on.
@@ -69,8 +68,8 @@ struct Link {
 }
 
 impl Link {
-    fn new() -> Option<Self> {
-        let (client, server) = (Network::new()?, Network::new()?);
+    fn new() -> Self {
+        let (client, server) = (Network::new(), Network::new());
         // In a network of its own while it makes the devices, so that their names are free.
         let mut command = Command::new("unshare");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/native/slow_link.py");
@@ -92,7 +91,7 @@ impl Link {
             }
         });
         let stdin = forwarder.stdin.take();
-        Some(Link { client, server, forwarder, _stdin: stdin, passed })
+        Link { client, server, forwarder, _stdin: stdin, passed }
     }
 
     /// How often the client said something and was answered, up to its goodbye.
@@ -119,10 +118,10 @@ impl Drop for Link {
 
 /// A server at the far end, whose key the home knows; this thread is at the near end then.
 fn far_away(home: &Home) -> Option<(Link, Server)> {
-    let Some(link) = Link::new() else {
-        let _ = writeln!(std::io::stderr(), "not tested: no network namespace can be made here");
+    if !may_unshare("--net") {
         return None;
-    };
+    }
+    let link = Link::new();
     home.make_key("host_key", "ed25519", "");
     link.server.enter();
     let mut command = Server::command(home, &["host_key"]);

@@ -1,5 +1,8 @@
 //! Signals, clients that leave, clients that are gone.
 
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+
 use remora_testkit::{eventually, group_members, odd_child};
 
 use crate::bench::{Client, Home, PATIENCE, Server, signal, text};
@@ -104,6 +107,37 @@ fn as_ssh_the_status_of_an_interrupt_is_255_and_the_status_file_tells_what_it_wa
         client.finish().ended(ended);
         let told = home.text("status");
         assert!(told.contains(r#""class":"signaled""#) && told.contains(r#""signal":2"#), "{told}");
+    }
+}
+
+#[test]
+fn who_leaves_before_the_host_has_answered_does_not_know_what_became_of_the_command() {
+    let home = Home::empty();
+    // A host that greets and says nothing more: what it greets with was learned from a real one.
+    let real = format!("unix:{}", text(&home.path("real")));
+    let mut command = Server::command(&home, &[]);
+    command.args(["--listen", &real]);
+    let server = Server::spawn(&home, command);
+    let mut stream = UnixStream::connect(home.path("real")).unwrap();
+    let mut hello = vec![0; 9];
+    stream.read_exact(&mut hello).unwrap();
+    let length = u32::from_be_bytes(hello[..4].try_into().unwrap());
+    hello.resize(9 + length as usize, 0);
+    stream.read_exact(&mut hello[9..]).unwrap();
+    drop(server);
+    let listener = UnixListener::bind(home.path("mute")).unwrap();
+    let target = format!("unix:{}", text(&home.path("mute")));
+    for (name, key, status) in
+        [("TERM", "SIGTERM", 198), ("HUP", "SIGHUP", 198), ("INT", "Ctrl-C", INTERRUPTED)]
+    {
+        let client = Client::start(home.exec([&target, "true"]));
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&hello).unwrap();
+        // Its request is there, so it waits for an answer.
+        stream.read_exact(&mut [0]).unwrap();
+        client.signal(name);
+        let words = format!("you left on {key} before the host answered (198); the command may have run");
+        client.finish().complained(status, &format!("remora: {target}: lost: "), &words);
     }
 }
 
