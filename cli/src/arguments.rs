@@ -6,6 +6,9 @@ use std::time::Duration;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// The default of `--connect-timeout`.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Run commands on other machines and know exactly what they did
 #[derive(Debug, Parser)]
 #[command(
@@ -103,7 +106,7 @@ pub(crate) struct Exec {
     pub(crate) json: bool,
 
     /// With --json, keep at most this much of each stream, as 64k, 1m
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1m")]
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1m", requires = "json")]
     pub(crate) max_output: u64,
 
     /// Write how it ended to this file, as one JSON object
@@ -224,7 +227,7 @@ pub(crate) struct Decode {
     pub(crate) from: Side,
 
     /// Sizes of the reads the bytes arrived in, as 5,100,3
-    #[arg(long, value_name = "SIZES", value_delimiter = ',')]
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = read_size)]
     pub(crate) reads: Vec<usize>,
 }
 
@@ -284,6 +287,16 @@ fn duration(text: &str) -> Result<Duration, String> {
     if total.is_zero() { Err("a time limit of nothing".to_owned()) } else { Ok(total) }
 }
 
+/// The size of one read, bytes.
+fn read_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("a read has at least one byte".to_owned()),
+        // A read of that size would be taken for what is left.
+        Ok(size) if size < usize::MAX => Ok(size),
+        _ => Err("it isn't a number of bytes".to_owned()),
+    }
+}
+
 /// A size as 65536, 64k, 1m, 2g; the units are powers of 1024.
 fn size(text: &str) -> Result<u64, String> {
     let wrong = || "it isn't a size such as 65536, 64k, 1m or 2g".to_owned();
@@ -327,6 +340,7 @@ mod tests {
         let arguments =
             Arguments::try_parse_from(["remora", "exec", "-n", "web1", "ls", "-l", "--json"]).unwrap();
         let Command::Exec(exec) = arguments.command else { panic!("not exec") };
+        assert_eq!(exec.connect_timeout, CONNECT_TIMEOUT);
         assert_eq!(exec.command, ["ls", "-l", "--json"]);
         assert!(exec.no_stdin && !exec.json);
     }

@@ -13,13 +13,19 @@ mod user_keys;
 use std::process::ExitCode;
 
 use clap::Parser;
+use signal_hook::consts::SIGINT;
+use signal_hook::low_level::emulate_default_handler;
 
 use arguments::{Arguments, Command};
+use commands::exec::Ending;
 
 /// A large allocation that is freed teaches the C library's allocator to keep up to twice its size for the next use instead of
 /// returning it at once (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD are dynamic). Without it every half MiB of a busy
 /// stream is returned to the kernel and faulted in again, page by page.
 const KEPT_BY_THE_ALLOCATOR: usize = 2 * 1024 * 1024;
+
+/// What a shell sees of a process that died of SIGINT.
+const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BY_THE_ALLOCATOR)));
@@ -28,7 +34,14 @@ fn main() -> ExitCode {
         Err(error) => return terminal::usage(&error),
     };
     let status = match arguments.command {
-        Command::Exec(exec) => commands::exec::run(*exec),
+        Command::Exec(exec) => match commands::exec::run(*exec) {
+            Ending::Status(status) => status,
+            Ending::Interrupted => {
+                // Doesn't come back, whatever it may say.
+                let _ = emulate_default_handler(SIGINT);
+                INTERRUPTED
+            }
+        },
         Command::Serve(serve) => commands::serve::run(*serve),
         Command::Wire(wire) => commands::wire::run(wire),
     };

@@ -171,6 +171,21 @@ impl Stream {
     }
 }
 
+/// Whether our stdin holds something that nobody has read: the rest of a file, or what a pipe or socket has ready. A terminal
+/// holds what a person types to whoever reads next, and doesn't count.
+pub(crate) fn input_waits() -> bool {
+    let stdin = io::stdin();
+    let Ok(stat) = rustix::fs::fstat(&stdin) else { return false };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            let size = u64::try_from(stat.st_size).unwrap_or_default();
+            rustix::fs::tell(&stdin).is_ok_and(|offset| offset < size)
+        }
+        FileType::Fifo | FileType::Socket => rustix::io::ioctl_fionread(&stdin).is_ok_and(|count| count > 0),
+        _ => false,
+    }
+}
+
 enum Kind {
     Ready,
     Stream,

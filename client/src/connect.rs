@@ -122,10 +122,12 @@ pub enum ConnectError {
     #[error("there is no key to prove who you are")]
     NoKeys,
     /// None of the offered keys is accepted.
-    #[error("the host accepts none of your keys for this user")]
+    #[error("the host accepts none of your keys for this user{}", untried_text(*untried))]
     NotAccepted {
         /// How many were tried.
         tried: usize,
+        /// How many more there are, which were not: only so many may be offered.
+        untried: usize,
     },
     /// The accepted key can't sign, or not yet.
     #[error(transparent)]
@@ -164,6 +166,10 @@ impl ConnectError {
             ConnectError::Fault { .. } => Class::Incompatible,
         }
     }
+}
+
+fn untried_text(untried: usize) -> String {
+    if untried == 0 { String::new() } else { format!("; {untried} more were not offered") }
 }
 
 /// An open connection, and what was found out on the way.
@@ -311,7 +317,10 @@ async fn choose<'a>(
         ClientEvent::OfferReply(Some(index)) => offered.get(index as usize).ok_or_else(|| {
             ConnectError::Fault { code: 0, text: "it picked a key that was not offered".to_owned() }
         }),
-        ClientEvent::OfferReply(None) => Err(ConnectError::NotAccepted { tried: offered.len() }),
+        ClientEvent::OfferReply(None) => {
+            let (tried, all) = (offered.len(), options.keys.len());
+            Err(ConnectError::NotAccepted { tried, untried: all.saturating_sub(tried) })
+        }
         event => Err(unexpected(event)),
     }
 }

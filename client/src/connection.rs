@@ -10,8 +10,12 @@ use bytes::Bytes;
 use remora_net::{HIGH_WATER, Link, LinkError};
 use remora_wire::limits;
 use remora_wire::native::{Client, ClientEvent, Stream, proto};
+use tokio::time::timeout;
 
 use crate::job::{Job, JobError, JobState};
+
+/// How long the host may take to judge who the user is: it answers a good proof at once, and a bad one in less than a second.
+pub const VERDICT: Duration = Duration::from_secs(30);
 
 /// Events handled before the task lets others run.
 const EVENTS_PER_TURN: usize = 64;
@@ -147,12 +151,13 @@ impl Connection {
         Ok(Job::new(self.shared.clone(), channel))
     }
 
-    /// Waits until the host has judged who the user is.
+    /// Waits until the host has judged who the user is, [`VERDICT`] at most, and gives the host's own name.
     ///
     /// # Errors
-    /// [`JobError::Denied`], or what ended the connection.
+    /// [`JobError::Denied`], [`JobError::NoVerdict`], or what ended the connection.
     pub async fn accepted(&self) -> Result<String, JobError> {
-        poll_fn(|cx| self.shared.lock().poll_verdict(cx)).await
+        let verdict = poll_fn(|cx| self.shared.lock().poll_verdict(cx));
+        timeout(VERDICT, verdict).await.unwrap_or(Err(JobError::NoVerdict))
     }
 }
 

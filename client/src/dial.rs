@@ -91,3 +91,53 @@ fn connect_error(address: &SocketAddr, source: io::Error) -> DialError {
 fn timed_out() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer within its time")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::time::Instant;
+
+    use remora_testkit::Silence;
+
+    use super::*;
+
+    /// Long for a machine, short for a person.
+    const LIMIT: Duration = Duration::from_millis(400);
+
+    fn open() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    fn refusing() -> SocketAddr {
+        open().1
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_is_passed_over_for_the_next() {
+        let (_listener, good) = open();
+        let (_, address) = tcp(&[refusing(), good], DIAL_TIMEOUT).await.unwrap();
+        assert_eq!(address, good);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_has_its_share_of_the_time_and_no_more() {
+        let ((_listener, good), silence) = (open(), Silence::new().unwrap());
+        let start = Instant::now();
+        let (_, address) = tcp(&[silence.address(), good], LIMIT).await.unwrap();
+        assert_eq!(address, good);
+        assert!(start.elapsed() >= LIMIT / 2 && start.elapsed() < DIAL_TIMEOUT, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test]
+    async fn when_none_answers_the_last_one_is_told() {
+        let silence = Silence::new().unwrap();
+        let last = refusing();
+        let error = tcp(&[silence.address(), last], LIMIT).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("can't connect to {last}"));
+        let error = tcp(&[silence.address()], LIMIT).await.unwrap_err();
+        let DialError::Connect { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.kind(), io::ErrorKind::TimedOut);
+    }
+}

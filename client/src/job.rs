@@ -9,7 +9,7 @@ use bytes::Bytes;
 use remora_net::LinkError;
 use remora_wire::native::{Stream, proto};
 
-use crate::connection::{Shared, StdinQueue};
+use crate::connection::{Shared, StdinQueue, VERDICT};
 
 /// Why a job has no receipt.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -32,6 +32,9 @@ pub enum JobError {
         /// Its words, escaped.
         text: String,
     },
+    /// The host hasn't said in time whether it accepts this user. What was sent behind the proof may have run.
+    #[error("no answer to who you are within {} s", VERDICT.as_secs())]
+    NoVerdict,
     /// This side dropped the connection.
     #[error("the connection was given up")]
     Left,

@@ -15,9 +15,9 @@ pub(crate) use openssh::MAGIC as OPENSSH_MAGIC;
 
 use crate::der::{DerReader, INTEGER, OCTET_STRING, SEQUENCE};
 use crate::encoding::Malformed;
-use crate::limits::{BCRYPT_ROUNDS_MAX_COUNT, KEY_FILE_MAX};
+use crate::limits::{BCRYPT_ROUNDS_MAX_COUNT, KEY_FILE_MAX, RSA_USE_MAX_BITS, RSA_USE_MIN_BITS};
 use crate::private_key::{PrivateKey, signing};
-use crate::public_key::{Curve, KeyAlgorithm, PublicKey, PublicKeyError};
+use crate::public_key::{Curve, KeyAlgorithm, PublicKey, PublicKeyError, bit_length};
 
 /// What a private key file holds.
 #[derive(Debug)]
@@ -88,7 +88,16 @@ pub enum KeyError {
     /// The private half belongs to another public key than the file says.
     #[error("the private and the public key don't belong together")]
     Inconsistent,
-    /// The cryptographic library doesn't take these numbers: inconsistent, on no curve, or RSA outside 2048 to 8192 bits.
+    /// An RSA key too short to be safe, or too long to be bearable.
+    #[error(
+        "an RSA key of {bits} bits is too {}: {RSA_USE_MIN_BITS} to {RSA_USE_MAX_BITS} are used",
+        if *bits < RSA_USE_MIN_BITS { "short" } else { "long" }
+    )]
+    RsaSize {
+        /// Its modulus, bits.
+        bits: u32,
+    },
+    /// The cryptographic library doesn't take these numbers: inconsistent, or on no curve.
     #[error("the key's numbers are not acceptable")]
     Rejected,
 }
@@ -101,7 +110,7 @@ impl KeyError {
                 Some("rewrite it in the current format: ssh-keygen -p -f FILE")
             }
             KeyError::PublicKey => Some("name the file without .pub"),
-            KeyError::Rejected => Some("make a new key: ssh-keygen -t ed25519"),
+            KeyError::RsaSize { .. } | KeyError::Rejected => Some("make a new key: ssh-keygen -t ed25519"),
             _ => None,
         }
     }
@@ -232,7 +241,21 @@ fn from_pkcs8(der: &[u8]) -> Result<PrivateKey, KeyError> {
             .is_ok_and(|again| again.public_key().as_ref() == pair.public_key().as_ref());
         return if same { Ok(key) } else { Err(KeyError::Inconsistent) };
     }
-    from_sec1_or_pkcs8(der)
+    let rejected = |error| pkcs1_of_pkcs8(der).map_or(error, |inner| rejected_rsa(&inner));
+    from_sec1_or_pkcs8(der).map_err(rejected)
+}
+
+/// Why the cryptographic library doesn't take an RSAPrivateKey (RFC 8017, appendix A.1.2), if that is what it is.
+pub(crate) fn rejected_rsa(der: &[u8]) -> KeyError {
+    let bits = || {
+        let mut key = DerReader::new(DerReader::new(der).element(SEQUENCE)?);
+        key.integer()?;
+        key.integer().map(bit_length)
+    };
+    match bits() {
+        Ok(bits) if !(RSA_USE_MIN_BITS..=RSA_USE_MAX_BITS).contains(&bits) => KeyError::RsaSize { bits },
+        _ => KeyError::Rejected,
+    }
 }
 
 /// The RSAPrivateKey inside a PrivateKeyInfo (RFC 5208, section 5): version, algorithm, OCTET STRING.

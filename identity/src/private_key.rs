@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::der::{self, OCTET_STRING, SEQUENCE};
 use crate::encoding::{put_mpint, put_string};
-use crate::key_file::KeyError;
+use crate::key_file::{KeyError, rejected_rsa};
 use crate::public_key::{Curve, Material, OID_ED25519, PublicKey, rsa_numbers};
 
 /// A private key that can sign.
@@ -109,7 +109,7 @@ impl PrivateKey {
     }
 
     pub(crate) fn from_rsa_pkcs1(der: Zeroizing<Vec<u8>>) -> Result<Self, KeyError> {
-        let pair = RsaKeyPair::from_der(&der).map_err(|_| KeyError::Rejected)?;
+        let pair = RsaKeyPair::from_der(&der).map_err(|_| rejected_rsa(&der))?;
         let (modulus, exponent) = rsa_numbers(pair.public_key().as_ref()).map_err(KeyError::Malformed)?;
         let public = PublicKey::from_material(Material::Rsa { modulus, exponent })?;
         Ok(PrivateKey { public, signer: Signer::Rsa(pair), der: PrivateKeyDer::Pkcs1(der) })

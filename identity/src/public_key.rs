@@ -307,7 +307,7 @@ fn unsupported(name: &[u8]) -> PublicKeyError {
 }
 
 /// Bits of a big-endian number without leading zero bytes.
-fn bit_length(number: &[u8]) -> u32 {
+pub(crate) fn bit_length(number: &[u8]) -> u32 {
     match number.first() {
         Some(first) => (number.len() as u32).saturating_mul(8).saturating_sub(first.leading_zeros()),
         None => 0,

@@ -168,6 +168,25 @@ fn older_pem_files_are_read_unless_encrypted() {
 }
 
 #[test]
+fn an_rsa_key_that_is_too_short_is_told_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    for (format, passphrase) in [("RFC4716", ""), ("PEM", ""), ("PKCS8", ""), ("RFC4716", "secret")] {
+        let inner = folder.path().join(format!("{format}{passphrase}"));
+        fs::create_dir(&inner).unwrap();
+        let path = generate(&inner, ("rsa", "1024"), &["-a", "1", "-N", passphrase, "-m", format]);
+        let error = match KeyFile::parse(&fs::read(&path).unwrap()) {
+            Ok(KeyFile { state: KeyState::Encrypted(key), .. }) => {
+                key.decrypt(passphrase.as_bytes()).unwrap_err()
+            }
+            other => other.unwrap_err(),
+        };
+        assert_eq!(error, KeyError::RsaSize { bits: 1024 }, "{format}");
+        assert_eq!(error.to_string(), "an RSA key of 1024 bits is too short: 2048 to 8192 are used");
+        assert!(error.hint().is_some());
+    }
+}
+
+#[test]
 fn der_for_tls_is_what_aws_lc_takes() {
     use aws_lc_rs::signature as s;
     let folder = tempfile::tempdir().unwrap();

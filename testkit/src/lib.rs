@@ -4,8 +4,10 @@ mod child;
 mod patience;
 mod pattern;
 mod processes;
+mod silence;
 
 pub use child::odd_child;
 pub use patience::{eventually, eventually_async};
 pub use pattern::{fill_pattern, pattern};
 pub use processes::{Belongings, group_members, is_alive, session_members};
+pub use silence::Silence;

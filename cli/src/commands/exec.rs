@@ -2,18 +2,18 @@
 
 use std::cell::Cell;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
 
 use remora_client::{
     Class, Finished, Job, JobError, Opened, Outcome, Request, StartError, Target, exit_status, outcome_of,
     proto,
 };
 use serde_json::json;
+use signal_hook::consts::SIGINT;
 
 use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
 use super::timeline::Timeline;
-use super::{plain, receipt};
+use super::{options, plain, receipt};
 use crate::arguments::{Exec, ExitStyle};
 use crate::home;
 use crate::printable::{chain, escape};
@@ -22,15 +22,23 @@ use crate::terminal::{Failure, print, say};
 
 /// How the message of a status file that can't be written starts.
 const STATUS_FILE: &str = "can't write the status file";
-/// How long the host may take to judge who the user is: it answers a good proof at once, and a bad one in less than a second.
-const VERDICT: Duration = Duration::from_secs(30);
 
-/// Runs the command and gives the process' exit status.
-pub(crate) fn run(exec: Exec) -> u8 {
+/// How the process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// With this status.
+    Status(u8),
+    /// Of SIGINT: a shell's loop goes on after any status, and stops only for a program that died of Ctrl-C.
+    Interrupted,
+}
+
+/// Runs the command and tells how the process is to end.
+pub(crate) fn run(exec: Exec) -> Ending {
     let as_ssh = exec.exit_status == Some(ExitStyle::Ssh);
+    let interrupted = Cell::new(false);
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            let outcome = runtime.block_on(outcome(&exec));
+            let outcome = runtime.block_on(outcome(&exec, &interrupted));
             // A thread that waits for our stdin, or for a resolver, holds nobody up.
             runtime.shutdown_background();
             outcome
@@ -57,10 +65,24 @@ pub(crate) fn run(exec: Exec) -> u8 {
             say(&format!("can't write {}: {error}", escape(&path.display().to_string())));
         }
     }
-    status
+    if interrupted.get() && !as_ssh && is_ended_by_interrupt(&outcome) {
+        Ending::Interrupted
+    } else {
+        Ending::Status(status)
+    }
 }
 
-async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
+/// Whether the command took Ctrl-C for its end, or nobody knows what came of it. One that goes on, or exits, has decided otherwise.
+fn is_ended_by_interrupt(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Signaled { signal, .. } => i32::from(*signal) == SIGINT,
+        Outcome::Failed(class) => *class == Class::Lost,
+        _ => false,
+    }
+}
+
+/// `interrupted` is set once a Ctrl-C was seen.
+async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failure> {
     let timeline = Timeline::new(exec.verbose);
     let target: Target =
         exec.target.parse().map_err(|error: remora_client::TargetError| Failure::usage(error.to_string()))?;
@@ -70,11 +92,9 @@ async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
             Failure::usage(format!("{STATUS_FILE} {}: {error}", escape(&path.display().to_string())))
         })?;
     }
+    options::check(exec, &target)?;
     if let Target::Plain { wire, host, port } = &target {
-        return plain::run(exec, *wire, host, *port).await;
-    }
-    if exec.save.is_some() {
-        return Err(Failure::usage("--save is for header:// targets alone: only they name a file"));
+        return plain::run(exec, *wire, host, *port, interrupted).await;
     }
     let request = request(exec)?;
     let mut input = Input::new();
@@ -98,12 +118,7 @@ async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
             };
             (host.clone(), port, user)
         }
-        _ => {
-            if exec.port.is_some() {
-                return Err(Failure::usage(format!("--port makes no sense for {target}")));
-            }
-            (target.to_string(), 0, exec.user.clone())
-        }
+        _ => (target.to_string(), 0, exec.user.clone()),
     };
     let user =
         user.or_else(home::user).ok_or_else(|| Failure::usage("can't tell who you are; name a --user"))?;
@@ -114,7 +129,7 @@ async fn outcome(exec: &Exec) -> Result<Outcome, Failure> {
     let mut access = Access::new(exec, &place);
     loop {
         let mut attempt = place.open(exec, &timeline, &mut access).await?;
-        let result = drive(exec, &place, &timeline, &attempt.opened, &request, &mut input).await;
+        let result = drive(exec, &place, &timeline, &attempt.opened, &request, &mut input, interrupted).await;
         let server = attempt.server.take();
         let opened = attempt.opened;
         match result {
@@ -180,6 +195,7 @@ async fn drive(
     opened: &Opened,
     request: &Request,
     input: &mut Input,
+    interrupted: &Cell<bool>,
 ) -> Result<Outcome, Stop> {
     let name = place.name();
     let failed = |class, text: String| Stop::Failed(Failure::new(class, &name, text));
@@ -228,17 +244,15 @@ async fn drive(
         }
         std::future::pending::<()>().await;
     };
-    let late = || {
-        let text = format!("no answer to who you are within {} s", VERDICT.as_secs());
-        Stop::Failed(Failure::new(Class::Lost, &name, text).with_hint("the command may have run"))
-    };
     let told = async {
-        let Ok(verdict) = tokio::time::timeout(VERDICT, opened.connection.accepted()).await else {
-            return late();
-        };
-        if let Ok(host) = verdict {
-            accepted.set(true);
-            timeline.note(&format!("authenticated as {} on {}", escape(&place.user), escape(&host)));
+        match opened.connection.accepted().await {
+            Ok(host) => {
+                accepted.set(true);
+                timeline.note(&format!("authenticated as {} on {}", escape(&place.user), escape(&host)));
+            }
+            Err(error @ JobError::NoVerdict) => return Stop::Failed(lost(&name, &error)),
+            // The job tells it too, and what came of its output.
+            Err(_) => {}
         }
         if timeline.enabled
             && let Some(pid) = job.started().await
@@ -252,14 +266,14 @@ async fn drive(
         let (written, finished) = tokio::join!(streams, job.wait());
         (written, finished)
     };
-    let interrupted = signals(&job, &accepted);
+    let signals = signals(&job, &accepted, interrupted);
     let (written, finished) = tokio::select! {
         // Told first: all of a short command's messages may come at once, and the first of them is still the first.
         biased;
         stop = told => return Err(stop),
         result = work => result,
         () = feed => unreachable_pending(),
-        text = interrupted => return Err(failed(Class::Lost, text)),
+        text = signals => return Err(failed(Class::Lost, text)),
     };
     timeline.note("ended");
     if let Some(error) = unread.take() {
@@ -308,6 +322,7 @@ fn lost(name: &str, error: &JobError) -> Failure {
     let failure = Failure::new(class, name, chain(error));
     match error {
         JobError::Lost(_) => failure.with_hint("the command may have run, and may have ended or not"),
+        JobError::NoVerdict => failure.with_hint("the command may have run"),
         _ => failure,
     }
 }
@@ -355,12 +370,17 @@ fn conclude(
         _ => {}
     }
     let streams = [("stdout", &receipt.stdout), ("stderr", &receipt.stderr)];
-    if exec.verbose {
-        for (stream, report) in streams {
-            if report.as_ref().is_some_and(|report| report.held_open) {
-                say(&format!("{}: {stream} is still held open by a background process", escape(&name)));
-            }
-        }
+    let held: Vec<&str> = streams
+        .into_iter()
+        .filter(|(_, report)| report.as_ref().is_some_and(|report| report.held_open))
+        .map(|(stream, _)| stream)
+        .collect();
+    if !held.is_empty() {
+        say(&format!(
+            "{}: a background process holds {} open; what it still writes is not shown (--wait-streams waits for its end)",
+            escape(&name),
+            held.join(" and ")
+        ));
     }
     Ok(outcome)
 }
@@ -376,7 +396,7 @@ pub(super) fn command(exec: &Exec) -> serde_json::Value {
 
 /// Passes Ctrl-C, SIGTERM and SIGHUP on to the job. Ready at the second of a kind, and at the first while the host hasn't said that
 /// there is a job: whoever waits for something that is stuck must get away.
-async fn signals(job: &Job, accepted: &Cell<bool>) -> String {
+async fn signals(job: &Job, accepted: &Cell<bool>, interrupted: &Cell<bool>) -> String {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
@@ -390,11 +410,14 @@ async fn signals(job: &Job, accepted: &Cell<bool>) -> String {
             _ = terminate.recv() => ("SIGTERM", "TERM"),
             _ = hangup.recv() => ("SIGHUP", "HUP"),
         };
+        if name == "INT" {
+            interrupted.set(true);
+        }
         if !accepted.get() {
-            return format!("you left on {key} before the host answered; the command may have run");
+            return format!("you left on {key} before the host answered (198); the command may have run");
         }
         if seen.contains(&name) {
-            return format!("you left on a second {key}; the host ends the command");
+            return format!("you left on a second {key} (198); the host ends the command");
         }
         seen.push(name);
         job.signal(name);

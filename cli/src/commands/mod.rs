@@ -3,6 +3,7 @@
 mod capture;
 pub(crate) mod exec;
 mod local;
+mod options;
 mod place;
 mod plain;
 pub(crate) mod receipt;

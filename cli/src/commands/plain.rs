@@ -1,11 +1,12 @@
 //! `remora exec` on a plain wire: there is a line to send and a reply to print, and no receipt.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
 use remora_client::plain::{
-    Done, Ending, Exchange, Header, Part, Piece, PlainError, PlainOptions, RawEnd, Verdict, Verdicts,
+    Done, Ending, Exchange, Fault, Header, Part, Piece, PlainError, PlainOptions, RawEnd, Verdict, Verdicts,
     plain_request, safe_file_name,
 };
 use remora_client::{Class, Outcome, Plain, Target};
@@ -19,14 +20,19 @@ use super::streams::{Output, Target as To};
 use super::timeline::Timeline;
 use crate::arguments::Exec;
 use crate::printable::{chain, escape};
-use crate::stdio::{Sink, Which};
+use crate::stdio::{self, Sink, Which};
 use crate::terminal::{Failure, print, say};
 
-/// Runs the command and prints what comes back.
-pub(crate) async fn run(exec: &Exec, wire: Plain, host: &str, port: u16) -> Result<Outcome, Failure> {
+/// Runs the command and prints what comes back. `interrupted` is set when it was given up on Ctrl-C.
+pub(crate) async fn run(
+    exec: &Exec,
+    wire: Plain,
+    host: &str,
+    port: u16,
+    interrupted: &Cell<bool>,
+) -> Result<Outcome, Failure> {
     let timeline = Timeline::new(exec.verbose);
     let name = Target::Plain { wire, host: host.to_owned(), port }.to_string();
-    carries(exec, wire)?;
     let words: Vec<Vec<u8>> = exec.command.iter().map(|word| word.as_bytes().to_vec()).collect();
     let request = plain_request(&words, exec.argv).map_err(|error| Failure::usage(error.to_string()))?;
     let save = match &exec.save {
@@ -45,11 +51,20 @@ pub(crate) async fn run(exec: &Exec, wire: Plain, host: &str, port: u16) -> Resu
         tap: capture::tap(exec)?,
         ..PlainOptions::default()
     };
-    let exchange =
-        Exchange::begin(wire, host, port, request, &options).await.map_err(|error| failure(&name, &error))?;
+    let exchange = Exchange::begin(wire, host, port, request, &options)
+        .await
+        .map_err(|error| failure(&name, &error, true))?;
     if !exec.no_stdin {
         timeline.note("this wire carries no standard input; the command reads an empty one");
     }
+    let mut warned = false;
+    let mut warn_of_input = || {
+        if !warned && !exec.no_stdin && stdio::input_waits() {
+            warned = true;
+            say(&format!("{}: this wire carries no standard input; yours was not read", escape(&name)));
+        }
+    };
+    warn_of_input();
     let target = |which| {
         if exec.json {
             To::Kept { bytes: Vec::new(), limit: exec.max_output, seen: 0 }
@@ -65,57 +80,33 @@ pub(crate) async fn run(exec: &Exec, wire: Plain, host: &str, port: u16) -> Resu
         save,
         file: None,
         header: None,
+        silent: true,
         first: true,
     };
     let verdicts = tokio::select! {
         biased;
         name = left() => {
             // Dropping the exchange resets the connection.
-            let text = format!("you left on {name}; the connection was reset, which ends the command on a remora server");
+            interrupted.set(name == "Ctrl-C");
+            let text = format!("you left on {name} (198); the connection was reset, which ends the command on a remora server");
             return Err(Failure::new(Class::Lost, reply.name, text));
         }
         verdicts = reply.receive(exchange) => verdicts?,
     };
+    // Whoever feeds us may have been slower than we were.
+    warn_of_input();
     reply.conclude(exec, wire, verdicts)
 }
 
-/// Refuses what a plain wire has no place for, before anything is sent.
-fn carries(exec: &Exec, wire: Plain) -> Result<(), Failure> {
-    let impossible = [
-        (exec.user.is_some(), "--user", "its server runs commands as itself"),
-        (exec.port.is_some(), "--port", "the port is part of the target"),
-        (!exec.identity.is_empty(), "--identity", "nobody proves anything on it"),
-        (exec.known_hosts.is_some(), "--known-hosts", "nobody proves anything on it"),
-        (exec.accept_new, "--accept-new", "nobody proves anything on it"),
-        (exec.cwd.is_some(), "--cwd", "it carries a command line and nothing else; write 'cd DIR && …'"),
-        (!exec.env.is_empty(), "--env", "it carries a command line and nothing else; write 'NAME=VALUE …'"),
-        (
-            exec.timeout.is_some(),
-            "--timeout",
-            "it carries a command line and nothing else; write 'timeout 30s …'",
-        ),
-        (exec.wait_streams, "--wait-streams", "it carries a command line and nothing else"),
-        (exec.save.is_some() && wire != Plain::Header, "--save", "only the header wire names a file"),
-        (exec.silence && wire != Plain::Raw, "--silence", "replies on it say where they end"),
-    ];
-    if let Some((_, option, why)) = impossible.into_iter().find(|(given, ..)| *given) {
-        return Err(Failure::usage(format!("{option} makes no sense for {wire}://: {why}")));
-    }
-    if exec.save.is_some() && exec.json {
-        return Err(Failure::usage("--save and --json both want the output"));
-    }
-    if exec.save.is_some() && exec.encoding.is_some() {
-        return Err(Failure::usage(
-            "--encoding is for output that is shown; --save stores bytes as they come",
-        ));
-    }
-    Ok(())
-}
-
-fn failure(name: &str, error: &PlainError) -> Failure {
+/// What went wrong; `silent` where the peer has said nothing at all.
+fn failure(name: &str, error: &PlainError, silent: bool) -> Failure {
     let failure = Failure::new(error.class(), name, chain(error));
     match error {
         PlainError::Dial(_) => failure.with_hint("does a server listen there?"),
+        // What a server does to another account's process looks like any other loss from here, and its log alone has the reason.
+        PlainError::Lost(_) | PlainError::Fault(Fault::NoReply) if silent => failure.with_hint(
+            "the command may have run; but a server closes at once on peers that it doesn't serve, such as those of another account",
+        ),
         PlainError::Lost(_) => failure.with_hint("the command may have run, and may have ended or not"),
         PlainError::Fault(fault) if !fault.is_cut() => failure.with_hint("does the peer speak this wire?"),
         _ => failure,
@@ -179,6 +170,8 @@ struct Reply<'a> {
     /// What the file is to be called.
     file: Option<String>,
     header: Option<Box<Header>>,
+    /// Whether the peer has said nothing yet.
+    silent: bool,
     first: bool,
 }
 
@@ -186,7 +179,10 @@ impl Reply<'_> {
     /// Moves the reply to its end, or until nobody wants it any more.
     async fn receive(&mut self, mut exchange: Exchange) -> Result<Verdicts, Failure> {
         loop {
-            match exchange.next().await.map_err(|error| failure(self.name, &error))? {
+            let silent = self.silent;
+            let next = exchange.next().await.map_err(|error| failure(self.name, &error, silent))?;
+            self.silent = false;
+            match next {
                 Some(Piece::Length(length)) => {
                     self.timeline.note(&format!("a reply of {length} bytes begins"))
                 }
@@ -231,12 +227,13 @@ impl Reply<'_> {
         Ok(())
     }
 
+    /// The peer did its part; what fails is on this machine.
     fn unsaved(&self, error: &super::save::SaveError) -> Failure {
         let failure =
-            Failure::new(Class::Lost, self.name, format!("the reply is not stored: {}", chain(error)));
+            Failure::new(Class::Internal, self.name, format!("the reply is not stored: {}", chain(error)));
         match error {
             super::save::SaveError::Exists(_) => failure.with_hint("--overwrite replaces it"),
-            super::save::SaveError::Io(_) => failure,
+            super::save::SaveError::Folder(_) | super::save::SaveError::Io(_) => failure,
         }
     }
 

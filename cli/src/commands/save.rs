@@ -20,6 +20,8 @@ pub(crate) struct Save {
 pub(crate) enum SaveError {
     #[error("{0} exists already")]
     Exists(String),
+    #[error("{0} is a directory")]
+    Folder(String),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -40,9 +42,8 @@ impl Save {
     pub(crate) fn check(&self, name: &str) -> Result<(), SaveError> {
         let path = self.folder.join(name);
         match path.symlink_metadata() {
-            Ok(metadata) if !self.overwrite || metadata.is_dir() => {
-                Err(SaveError::Exists(path.display().to_string()))
-            }
+            Ok(metadata) if metadata.is_dir() => Err(SaveError::Folder(path.display().to_string())),
+            Ok(_) if !self.overwrite => Err(SaveError::Exists(path.display().to_string())),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error.into()),

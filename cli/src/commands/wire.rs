@@ -58,7 +58,12 @@ fn decode_file(decode: &Decode) -> Result<bool, Failure> {
             arguments::Side::Server => Side::Server,
             arguments::Side::Client => Side::Client,
         };
-        from_bytes(&mut input, protocol, side, &decode.reads, &mut printer).map_err(unreadable)?
+        let (malformed, beyond) =
+            from_bytes(&mut input, protocol, side, &decode.reads, &mut printer).map_err(unreadable)?;
+        if beyond > 0 {
+            return Err(Failure::usage(format!("--reads goes {beyond} bytes beyond the end of {name}")));
+        }
+        malformed
     };
     match printer.error {
         // Whoever reads has seen enough.
@@ -82,23 +87,25 @@ impl Printer {
     }
 }
 
-/// The bytes of one direction, cut into reads of these sizes; what is beyond them is one read more.
+/// The bytes of one direction, cut into reads of these sizes; what is beyond them is one read more. Gives whether they make no
+/// sense somewhere, and how many bytes of the reads there aren't.
 fn from_bytes(
     input: &mut impl BufRead,
     protocol: Protocol,
     side: Side,
     reads: &[usize],
     printer: &mut Printer,
-) -> io::Result<bool> {
+) -> io::Result<(bool, usize)> {
     let mut explainer = Explainer::new(protocol, side, !reads.is_empty());
-    let mut sizes = reads.iter().copied().filter(|size| *size > 0);
+    let mut sizes = reads.iter().copied();
     let mut left = 0;
     let mut say = |line: String| printer.say(&line);
     loop {
         let buffer = input.fill_buf()?;
         if buffer.is_empty() {
             explainer.handle_end(&mut say);
-            return Ok(explainer.is_malformed());
+            let cut = if left == usize::MAX { 0 } else { left };
+            return Ok((explainer.is_malformed(), sizes.fold(cut, usize::saturating_add)));
         }
         if left == 0 {
             left = sizes.next().unwrap_or(usize::MAX);
@@ -156,6 +163,7 @@ fn from_capture(
         let mut say = |line: String| printer.say(&format!("{mark} {line}"));
         explainer.begin_read(&mut say);
         explainer.handle_bytes(&bytes, &mut say);
+        explainer.end_read(&mut say);
     }
     client.handle_end(&mut |line| printer.say(&format!("> {line}")));
     server.handle_end(&mut |line| printer.say(&format!("< {line}")));

@@ -243,9 +243,10 @@ impl Drop for Server {
     }
 }
 
-/// Sends a signal, by kill(1): this crate has no unsafe code, and the tests no need to be fast.
+/// Sends a signal to a process, or to a group by its negative number, by kill(1): this crate has no unsafe code, and the tests no need to be fast.
 pub(crate) fn signal(pid: i32, name: &str) {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
+    let status =
+        Command::new("kill").arg(format!("-{name}")).arg("--").arg(pid.to_string()).status().unwrap();
     assert!(status.success());
 }
 
@@ -471,6 +472,17 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether a namespace of this kind (unshare(1)) can be made here, which not every container lets even root do. Where it can't, that
+/// is said, and nothing is tested.
+pub(crate) fn may_unshare(kind: &str) -> bool {
+    let made = Command::new("unshare").args([kind, "true"]).stderr(Stdio::null()).status();
+    let made = made.expect("unshare (util-linux) is needed").success();
+    if !made {
+        let _ = writeln!(std::io::stderr(), "not tested: unshare {kind} is not allowed here");
+    }
+    made
 }
 
 /// A path as text.

@@ -1,8 +1,11 @@
 //! Which host keys are right: known_hosts, as ssh reads and writes it.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
-use crate::bench::{Home, Server, run, run_on_terminal, text};
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+
+use crate::bench::{Home, Server, may_unshare, run, run_on_terminal, text};
 
 /// A home with keys, and a server whose key nobody has recorded.
 fn stranger() -> (Home, Server) {
@@ -206,4 +209,34 @@ fn another_known_hosts_file_can_be_named() {
     let file = home.write("elsewhere", &server.known_line(&home, "host_key"));
     run(home.exec(["--known-hosts", text(&file), &server.target(), "true"])).ended(0);
     run(home.exec([&server.target(), "true"])).ended(195);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn of_a_names_addresses_the_first_that_answers_is_taken() {
+    if !may_unshare("--mount") {
+        return;
+    }
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    // A port that is taken at the first address, with nobody who listens.
+    let refusing = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&refusing, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let port = SocketAddr::try_from(getsockname(&refusing).unwrap()).unwrap().port();
+    let mut command = Server::command(&home, &["host_key"]);
+    command.args(["--listen", &format!("native://127.0.0.2:{port}")]);
+    let _server = Server::spawn(&home, command);
+    // Only root may give a process a hosts(5) of its own.
+    let hosts = home.write("hosts", "127.0.0.1 twofold\n127.0.0.2 twofold\n");
+    let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    let mut command = home.remora_under("unshare", &["--mount", "sh", "-c", script, text(&hosts)]);
+    command.args(["exec", "-v", "--accept-new", "-p", &port.to_string(), "twofold", "echo there"]);
+    let done = run(command).ended(0);
+    assert_eq!(done.out(), "there\n");
+    assert!(
+        done.err().contains(&format!("resolved to 127.0.0.1:{port}, 127.0.0.2:{port}\n")),
+        "{}",
+        done.err()
+    );
+    assert!(done.err().contains(&format!("connected to 127.0.0.2:{port}\n")), "{}", done.err());
 }

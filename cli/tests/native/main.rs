@@ -1,6 +1,6 @@
 //! The `remora` binary on the native wire, driven as a user drives it: real servers, real clients, real keys.
 //!
-//! Needs ssh-keygen, ssh-agent (openssh-client) and python3; a test that doesn't find what it needs fails.
+//! Needs ssh-keygen, ssh-agent (openssh-client) and python3, as root also ip (iproute2); a test that doesn't find what it needs fails.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@ mod daemon;
 mod hosts;
 mod limits;
 mod receipts;
+mod round_trips;
 mod statuses;
 mod streams;
 mod users;

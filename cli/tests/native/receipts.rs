@@ -140,6 +140,28 @@ fn a_stream_that_is_held_open_is_told() {
 }
 
 #[test]
+fn without_a_receipt_a_stream_that_is_held_open_is_told_on_one_line() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    for (redirected, held) in [("", "stdout and stderr"), ("2>/dev/null", "stdout"), (">/dev/null", "stderr")]
+    {
+        let line = format!("sleep 600 {redirected} & echo $! early");
+        let done = run(home.exec([&server.target(), &line])).ended(0);
+        let out = done.out();
+        let holder = out.strip_suffix(" early\n").unwrap().parse().unwrap();
+        crate::bench::signal(holder, "KILL");
+        let told = format!(
+            "remora: {}: a background process holds {held} open; what it still writes is not shown (--wait-streams waits for its end)\n",
+            server.target()
+        );
+        assert_eq!(done.err(), told);
+    }
+    let done = run(home.exec([&server.target(), "sleep 600 >/dev/null 2>&1 & echo $!"])).ended(0);
+    crate::bench::signal(done.out().trim().parse().unwrap(), "KILL");
+    assert_eq!(done.err(), "");
+}
+
+#[test]
 fn the_status_file_tells_every_class_apart() {
     let home = Home::with_key();
     let server = Server::start(&home);

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use remora_testkit::{eventually, group_members};
 
@@ -116,6 +117,9 @@ fn nonsense_is_193_and_nothing_is_sent() {
         &["--status-file", "/nonexistent/folder/file", &target, "true"],
         &["--cwd", "", &target, "true"],
         &["--save", "/tmp", &target, "true"],
+        &["--silence", &target, "true"],
+        &["--max-output", "1k", &target, "true"],
+        &["--accept-new", "local", "true"],
         &["--bogus", &target, "true"],
         &[&target],
         &[&target, ""],
@@ -148,6 +152,24 @@ fn a_host_that_is_not_there_is_194() {
     done.complained(194, "remora: nonexistent.invalid: unreachable: ", "can't resolve");
     let done = run(home.exec(["unix:/nonexistent/socket", "true"]));
     done.complained(194, "remora: unix:/nonexistent/socket: unreachable: ", "/nonexistent/socket");
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_given_up_after_the_connect_timeout() {
+    let home = Home::with_key();
+    let silence = remora_testkit::Silence::new().unwrap();
+    let target = silence.address().to_string();
+    for (wire, hint) in
+        [("", "hint: does `remora serve` run there"), ("length://", "hint: does a server listen")]
+    {
+        let start = Instant::now();
+        let target = format!("{wire}{target}");
+        let done = run(home.exec(["--connect-timeout", "300ms", &target, "true"]));
+        done.complained(194, &format!("remora: {target}: unreachable: "), hint);
+        // Well before the default of 10 s.
+        let elapsed = start.elapsed();
+        assert!(elapsed >= Duration::from_millis(300) && elapsed < Duration::from_secs(8), "{elapsed:?}");
+    }
 }
 
 #[test]

@@ -1,8 +1,14 @@
 //! Signals, clients that leave, clients that are gone.
 
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+
 use remora_testkit::{eventually, group_members, odd_child};
 
-use crate::bench::{Client, Home, PATIENCE, Server, text};
+use crate::bench::{Client, Home, PATIENCE, Server, signal, text};
+
+/// A client that died of SIGINT itself, which a shell shows as 130.
+const INTERRUPTED: i32 = 1002;
 
 /// Tells which signals it got, and ends on TERM.
 const TELLS: &str = "trap 'echo got INT' INT; trap 'echo got TERM; exit 7' TERM; trap 'echo got HUP' HUP; \
@@ -33,7 +39,7 @@ fn ctrl_c_ends_all_of_a_pipeline() {
     let group = client.number();
     eventually(PATIENCE, "the pipeline runs", || group_members(group).len() == 3);
     client.signal("INT");
-    client.finish().ended(130);
+    client.finish().ended(INTERRUPTED);
     eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
 }
 
@@ -47,8 +53,91 @@ fn a_second_ctrl_c_leaves_and_the_command_is_ended() {
         client.signal("INT");
         assert_eq!(client.line(), "got INT");
         client.signal("INT");
-        client.finish().complained(198, &format!("remora: {target}: lost: "), "second Ctrl-C");
+        client.finish().complained(INTERRUPTED, &format!("remora: {target}: lost: "), "second Ctrl-C (198)");
         eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+    }
+}
+
+#[test]
+fn ctrl_c_stops_a_shells_loop_too() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    // The shell that loops, and the client, are a process group of their own, as on a terminal.
+    let turns = home.path("turns");
+    let twice = "trap 'echo again' INT; echo ready; while :; do sleep 0.05; done";
+    for (line, answers) in [("echo ready; exec sleep 1000", &["ready"][..]), (twice, &["ready", "again"])] {
+        std::fs::write(&turns, "").unwrap();
+        let script =
+            r#"turns=$1; shift; for i in 1 2 3; do echo >>"$turns"; "$0" "$@"; done; echo "went on""#;
+        let mut command = home.remora_under("bash", &["-c", script]);
+        command.arg(&turns).args(["exec", &server.target(), line]);
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut shell = Client::start(command);
+        for answer in answers {
+            assert_eq!(shell.line(), *answer);
+            signal(-shell.pid(), "INT");
+        }
+        let done = shell.finish().ended(INTERRUPTED);
+        assert_eq!((done.out().as_str(), std::fs::read_to_string(&turns).unwrap().as_str()), ("", "\n"));
+    }
+}
+
+#[test]
+fn a_command_that_answers_ctrl_c_itself_has_its_own_status_and_the_loop_goes_on() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let mut client =
+        Client::start(home.exec([&server.target(), "trap 'exit 5' INT; echo; while :; do sleep 0.05; done"]));
+    client.line();
+    client.signal("INT");
+    client.finish().ended(5);
+}
+
+#[test]
+fn as_ssh_the_status_of_an_interrupt_is_255_and_the_status_file_tells_what_it_was() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let file = home.path("status");
+    for (style, ended) in [("ssh", 255), ("remora", INTERRUPTED)] {
+        let options = ["--exit-status", style, "--status-file", text(&file)];
+        let mut client =
+            Client::start(home.exec(options.into_iter().chain([&*server.target(), "echo; exec sleep 1000"])));
+        client.line();
+        client.signal("INT");
+        client.finish().ended(ended);
+        let told = home.text("status");
+        assert!(told.contains(r#""class":"signaled""#) && told.contains(r#""signal":2"#), "{told}");
+    }
+}
+
+#[test]
+fn who_leaves_before_the_host_has_answered_does_not_know_what_became_of_the_command() {
+    let home = Home::empty();
+    // A host that greets and says nothing more: what it greets with was learned from a real one.
+    let real = format!("unix:{}", text(&home.path("real")));
+    let mut command = Server::command(&home, &[]);
+    command.args(["--listen", &real]);
+    let server = Server::spawn(&home, command);
+    let mut stream = UnixStream::connect(home.path("real")).unwrap();
+    let mut hello = vec![0; 9];
+    stream.read_exact(&mut hello).unwrap();
+    let length = u32::from_be_bytes(hello[..4].try_into().unwrap());
+    hello.resize(9 + length as usize, 0);
+    stream.read_exact(&mut hello[9..]).unwrap();
+    drop(server);
+    let listener = UnixListener::bind(home.path("mute")).unwrap();
+    let target = format!("unix:{}", text(&home.path("mute")));
+    for (name, key, status) in
+        [("TERM", "SIGTERM", 198), ("HUP", "SIGHUP", 198), ("INT", "Ctrl-C", INTERRUPTED)]
+    {
+        let client = Client::start(home.exec([&target, "true"]));
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&hello).unwrap();
+        // Its request is there, so it waits for an answer.
+        stream.read_exact(&mut [0]).unwrap();
+        client.signal(name);
+        let words = format!("you left on {key} before the host answered (198); the command may have run");
+        client.finish().complained(status, &format!("remora: {target}: lost: "), &words);
     }
 }
 

@@ -27,6 +27,49 @@ fn bytes_of_one_direction_are_told_with_offsets_and_reads() {
 }
 
 #[test]
+fn reads_of_nothing_and_beyond_the_end_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bytes");
+    std::fs::write(&file, b"\x02\0\0\0hi").unwrap();
+    for (reads, expected, words) in [
+        ("2,4", 0, ""),
+        ("0", 193, "at least one byte"),
+        ("2,0,4", 193, "at least one byte"),
+        ("7", 193, "1 bytes beyond the end"),
+        ("6,1,2", 193, "3 bytes beyond the end"),
+        ("x", 193, "isn't a number of bytes"),
+    ] {
+        let output =
+            remora(&["wire", "decode", "--wire", "length", "--reads", reads, file.to_str().unwrap()]);
+        assert_eq!(status(&output), expected, "{reads}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{reads}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_conversation_is_told_in_its_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("capture");
+    std::fs::write(&file, "> 6c73\n< 01000000\n< 61\n> 7064\n> 77\n< 01000000 62\n").unwrap();
+    let told = |wire| {
+        let output = remora(&["wire", "decode", "--wire", wire, file.to_str().unwrap()]);
+        assert_eq!(status(&output), 0, "{}", stderr(&output));
+        stdout(&output)
+    };
+    assert_eq!(
+        told("length"),
+        "> \u{20}      0  request bytes without a frame, read 1, 2 bytes: \"ls\"
+< \u{20}      0  reply, 1 bytes: \"a\"  [split over reads 1 to 2]
+> \u{20}      2  request bytes without a frame, read 2, 2 bytes: \"pd\"
+> \u{20}      4  request bytes without a frame, read 3, 1 bytes: \"w\"
+< \u{20}      5  reply, 1 bytes: \"b\"
+"
+    );
+    let marks = |text: String| text.lines().map(|line| line[..1].to_owned()).collect::<String>();
+    assert_eq!(marks(told("raw")), "><<>><");
+}
+
+#[test]
 fn garbage_is_197_and_says_where() {
     let mut child = Command::new(REMORA)
         .args(["wire", "decode", "-"])

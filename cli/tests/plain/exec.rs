@@ -1,6 +1,7 @@
 //! What comes out of a command on a plain wire.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use remora_testkit::{eventually, is_alive};
@@ -165,7 +166,9 @@ fn ctrl_c_ends_the_command() {
         let us = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(us, rustix::process::Signal::INT).unwrap();
         let output = child.wait_with_output().unwrap();
-        assert_eq!(status(&output), 198, "{}", stderr(&output));
+        // It died of the signal itself, so that a shell's loop stops too.
+        assert_eq!(output.status.signal(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("lost: you left on Ctrl-C (198)"), "{}", stderr(&output));
         eventually(PATIENCE, "the command has ended", || !is_alive(pid.unwrap()));
     }
 }
@@ -178,6 +181,47 @@ fn no_digest_is_reported_under_v_and_is_no_error() {
         let output = remora(&["exec", "-v", &format!("header://{address}"), "x"]);
         assert_eq!((status(&output), stdout(&output).as_str()), (0, "ok"), "{md5}");
         assert!(stderr(&output).contains("md5: no digest"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn input_that_no_plain_wire_carries_is_not_dropped_without_a_word() {
+    let serve = Serve::start();
+    let folder = tempfile::tempdir().unwrap();
+    let (full, empty) = (folder.path().join("full"), folder.path().join("empty"));
+    std::fs::write(&full, "input").unwrap();
+    std::fs::write(&empty, "").unwrap();
+    let file = |path: &std::path::Path| Stdio::from(std::fs::File::open(path).unwrap());
+    let pipe = |bytes: &[u8]| {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(bytes).unwrap();
+        Stdio::from(reader)
+    };
+    let socket = |bytes: &[u8]| {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        (&theirs).write_all(bytes).unwrap();
+        Stdio::from(std::os::fd::OwnedFd::from(ours))
+    };
+    for (stdin, options, told) in [
+        (file(&full), &[][..], true),
+        (pipe(b"input"), &[], true),
+        (socket(b"input"), &[], true),
+        (file(&full), &["-n"], false),
+        (file(&empty), &[], false),
+        (pipe(b""), &[], false),
+        (socket(b""), &[], false),
+        (Stdio::null(), &[], false),
+    ] {
+        let mut command = Command::new(REMORA);
+        command.arg("exec").args(options).args([&serve.length, "cat; echo ran"]).stdin(stdin);
+        let output = command.output().unwrap();
+        assert_eq!((status(&output), stdout(&output).as_str()), (0, "ran\n"));
+        let words = if told {
+            format!("remora: {}: this wire carries no standard input; yours was not read\n", serve.length)
+        } else {
+            String::new()
+        };
+        assert_eq!(stderr(&output), words);
     }
 }
 

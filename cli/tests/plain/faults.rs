@@ -24,6 +24,38 @@ fn malformed_replies_are_197_and_cut_ones_198() {
 }
 
 #[test]
+fn a_peer_that_closes_at_once_may_be_a_server_that_does_not_serve_us() {
+    for wire in ["length", "header"] {
+        let output = remora(&["exec", &format!("{wire}://{}", sending(Vec::new())), "x"]);
+        assert_eq!(status(&output), 198, "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains(
+                "hint: the command may have run; but a server closes at once on peers that it doesn't serve"
+            ),
+            "{}",
+            stderr(&output)
+        );
+    }
+    // With the request unread the connection is reset, on any wire.
+    for wire in ["raw", "length", "header"] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let refusing = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            // Something has come, and is left there.
+            stream.peek(&mut [0]).unwrap();
+        });
+        let output = remora(&["exec", &format!("{wire}://{address}"), "x"]);
+        refusing.join().unwrap();
+        assert_eq!(status(&output), 198, "{wire}: {}", stderr(&output));
+        assert!(stderr(&output).contains("closes at once"), "{wire}: {}", stderr(&output));
+    }
+    // Whoever has begun to answer serves us.
+    let output = remora(&["exec", &format!("length://{}", sending(b"\x05\0\0\0he".to_vec())), "x"]);
+    assert!(!stderr(&output).contains("closes at once"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_wrong_digest_is_an_error_after_the_output() {
     for member in [format!("\"md5\":\"{}\"", "0".repeat(32)), format!("\"blake3\":\"{}\"", "0".repeat(64))] {
         let bytes = framed(&format!("{{\"total_size\":2,{member},\"exit_code\":0}}"), b"ok");

@@ -47,8 +47,15 @@ fn an_existing_file_is_kept_unless_told_otherwise() {
     std::fs::write(&file, "old").unwrap();
     let json = "{\"total_size\":3,\"filename\":\"a.txt\"}";
     let output = save(folder.path(), &[], json, b"new");
-    assert_eq!(status(&output), 198);
-    assert!(stderr(&output).contains("exists already") && stderr(&output).contains("--overwrite"));
+    // What came was whole: the fault is this machine's.
+    assert_eq!(status(&output), 199);
+    let name = file.to_str().unwrap();
+    assert!(
+        stderr(&output).contains(&format!("internal: the reply is not stored: {name} exists already")),
+        "{}",
+        stderr(&output)
+    );
+    assert!(stderr(&output).contains("hint: --overwrite replaces it"), "{}", stderr(&output));
     assert_eq!(std::fs::read(&file).unwrap(), b"old");
     let output = save(folder.path(), &["--overwrite"], json, b"new");
     assert_eq!(status(&output), 0, "{}", stderr(&output));

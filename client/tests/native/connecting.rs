@@ -133,7 +133,8 @@ async fn no_more_than_eight_keys_are_offered() {
     let trust = HostTrust { accept_new: true, ..HostTrust::default() };
     let keys = (0..20).map(|_| key()).collect();
     let error = connect("127.0.0.1", port, options(keys, trust)).await.err().unwrap();
-    assert!(matches!(error, ConnectError::NotAccepted { tried: 8 }), "{error}");
+    assert!(matches!(error, ConnectError::NotAccepted { tried: 8, untried: 12 }), "{error}");
+    assert!(error.to_string().ends_with("; 12 more were not offered"), "{error}");
 }
 
 #[tokio::test]

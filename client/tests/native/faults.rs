@@ -1,6 +1,8 @@
 //! What a server can do wrong on the wire: named to it, and never taken for a result.
 
-use remora_client::{JobError, Request, Stream, proto};
+use std::time::Duration;
+
+use remora_client::{JobError, Request, Stream, VERDICT, proto};
 use remora_wire::limits;
 use remora_wire::native::Kind;
 use tokio::time::timeout;
@@ -80,6 +82,22 @@ async fn a_denied_user_has_no_job() {
     foe.say(&frame(Kind::AuthReply, 0, &denied)).await;
     assert!(matches!(end(job).await.0, Err(JobError::Denied)));
     assert!(matches!(connection.accepted().await, Err(JobError::Denied)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_that_never_comes_is_waited_for_so_long_and_no_longer() {
+    let (mut foe, theirs) = Foe::pair();
+    foe.say(&hello()).await;
+    let connection = local(theirs).await.unwrap().connection;
+    let _job = connection.start([7; 16], Request::line("x")).unwrap();
+    foe.wait_for(Kind::Start).await;
+    // The clock stands still, and leaps to the next timer whenever nobody has anything to do.
+    let start = tokio::time::Instant::now();
+    assert!(matches!(connection.accepted().await, Err(JobError::NoVerdict)));
+    assert!((VERDICT..VERDICT + Duration::from_secs(1)).contains(&start.elapsed()), "{:?}", start.elapsed());
+    // One that comes late is a verdict all the same, for whoever asks again.
+    foe.say(&accepted()).await;
+    assert_eq!(connection.accepted().await.unwrap(), "host");
 }
 
 #[tokio::test]

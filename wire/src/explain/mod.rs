@@ -108,6 +108,11 @@ impl Explainer {
         self.in_read = 0;
     }
 
+    /// Nothing more comes in this read, which is when bytes without frames are told: so requests come before their replies.
+    pub fn end_read(&mut self, say: &mut dyn FnMut(String)) {
+        self.end_unframed(say);
+    }
+
     /// Takes the next bytes, and says what became complete with them.
     pub fn handle_bytes(&mut self, mut bytes: &[u8], say: &mut dyn FnMut(String)) {
         while !bytes.is_empty() {
