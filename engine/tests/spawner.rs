@@ -144,12 +144,13 @@ async fn it_inherits_nothing_of_the_server() {
     let host = Host::new(quick());
     host.run(JobRequest::line("true")).await;
     let spawner = only(&spawners());
-    let mut targets = Vec::new();
-    for fd in fs::read_dir(format!("/proc/{spawner}/fd")).unwrap().flatten() {
-        targets.push(fs::read_link(fd.path()).unwrap().display().to_string());
-    }
-    targets.sort();
-    assert_eq!(targets.len(), 5, "{targets:?}");
+    let targets = || -> Vec<String> {
+        let fds = fs::read_dir(format!("/proc/{spawner}/fd")).unwrap().flatten();
+        fds.filter_map(|fd| Some(fs::read_link(fd.path()).ok()?.display().to_string())).collect()
+    };
+    // The job's end may reach it after us.
+    eventually_async(PATIENCE, "it holds no job any more", || targets().len() == 5).await;
+    let targets = targets();
     assert_eq!(targets.iter().filter(|target| *target == "/dev/null").count(), 3, "{targets:?}");
     assert!(targets.iter().any(|target| target.contains("eventpoll")), "{targets:?}");
     assert!(targets.iter().any(|target| target.starts_with("socket:")), "{targets:?}");

@@ -474,17 +474,6 @@ impl Drop for Agent {
     }
 }
 
-/// Whether a namespace of this kind (unshare(1)) can be made here, which not every container lets even root do. Where it can't, that
-/// is said, and nothing is tested.
-pub(crate) fn may_unshare(kind: &str) -> bool {
-    let made = Command::new("unshare").args([kind, "true"]).stderr(Stdio::null()).status();
-    let made = made.expect("unshare (util-linux) is needed").success();
-    if !made {
-        let _ = writeln!(std::io::stderr(), "not tested: unshare {kind} is not allowed here");
-    }
-    made
-}
-
 /// A path as text.
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()

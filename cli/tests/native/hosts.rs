@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 
-use crate::bench::{Home, Server, may_unshare, run, run_on_terminal, text};
+use crate::bench::{Home, Server, run, run_on_terminal, text};
 
 /// A home with keys, and a server whose key nobody has recorded.
 fn stranger() -> (Home, Server) {
@@ -214,9 +214,6 @@ fn another_known_hosts_file_can_be_named() {
 #[test]
 #[ignore = "needs root"]
 fn of_a_names_addresses_the_first_that_answers_is_taken() {
-    if !may_unshare("--mount") {
-        return;
-    }
     let home = Home::with_key();
     home.make_key("host_key", "ed25519", "");
     // A port that is taken at the first address, with nobody who listens.

@@ -12,7 +12,7 @@ use remora_identity::KeyFile;
 use remora_testkit::eventually;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::bench::{Home, PATIENCE, Server, may_unshare, own_name, run, run_with};
+use crate::bench::{Home, PATIENCE, Server, own_name, run, run_with};
 
 /// There and back. Far longer than what the processes at both ends take, so that a busy machine adds no round trip.
 const ROUND_TRIP: Duration = Duration::from_millis(400);
@@ -117,10 +117,7 @@ impl Drop for Link {
 }
 
 /// A server at the far end, whose key the home knows; this thread is at the near end then.
-fn far_away(home: &Home) -> Option<(Link, Server)> {
-    if !may_unshare("--net") {
-        return None;
-    }
+fn far_away(home: &Home) -> (Link, Server) {
     let link = Link::new();
     home.make_key("host_key", "ed25519", "");
     link.server.enter();
@@ -129,7 +126,7 @@ fn far_away(home: &Home) -> Option<(Link, Server)> {
     let server = Server::spawn(home, command);
     home.write(".ssh/known_hosts", &format!("[{SERVER}]:{} {}\n", server.port, home.public("host_key")));
     link.client.enter();
-    Some((link, server))
+    (link, server)
 }
 
 /// So many round trips, counted, and as long as they take on the clock.
@@ -143,7 +140,7 @@ fn costs(round_trips: u32, link: &Link, elapsed: Duration) {
 #[ignore = "needs root"]
 fn a_cold_command_costs_three_round_trips() {
     let home = Home::with_key();
-    let Some((link, server)) = far_away(&home) else { return };
+    let (link, server) = far_away(&home);
     let port = server.port.to_string();
     let start = Instant::now();
     run(home.exec(["-p", &port, SERVER, "true"])).ended(0);
@@ -154,7 +151,7 @@ fn a_cold_command_costs_three_round_trips() {
 #[ignore = "needs root"]
 fn input_travels_in_the_same_flight() {
     let home = Home::with_key();
-    let Some((link, server)) = far_away(&home) else { return };
+    let (link, server) = far_away(&home);
     let port = server.port.to_string();
     // What TCP sends before the first acknowledgement is ten segments (RFC 6928), most of which are left for the input.
     let input = vec![b'x'; 8000];
@@ -169,7 +166,7 @@ fn input_travels_in_the_same_flight() {
 fn asking_which_key_will_do_costs_one_more() {
     let home = Home::with_key();
     home.make_key(".ssh/id_ecdsa", "ecdsa", "");
-    let Some((link, server)) = far_away(&home) else { return };
+    let (link, server) = far_away(&home);
     let port = server.port.to_string();
     let start = Instant::now();
     run(home.exec(["-p", &port, SERVER, "true"])).ended(0);
@@ -180,7 +177,7 @@ fn asking_which_key_will_do_costs_one_more() {
 #[ignore = "needs root"]
 fn a_command_on_an_open_connection_costs_one() {
     let home = Home::with_key();
-    let Some((link, server)) = far_away(&home) else { return };
+    let (link, server) = far_away(&home);
     let file = KeyFile::parse(&std::fs::read(home.path(".ssh/id_ed25519")).unwrap()).unwrap();
     let public = file.public.clone();
     let signer = Signer::Key(file.into_plain().unwrap());
