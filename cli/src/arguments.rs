@@ -26,6 +26,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Exec(Box<Exec>),
+    Pty(Box<Pty>),
     Serve(Box<Serve>),
     /// Look at what travels on a wire
     Wire(Wire),
@@ -60,6 +61,66 @@ pub(crate) struct Exec {
     #[arg(short = 'n', long)]
     pub(crate) no_stdin: bool,
 
+    /// Give it a terminal if ours is one; twice (-tt): in any case
+    #[arg(short = 't', long, action = clap::ArgAction::Count, conflicts_with_all = ["no_stdin", "json"])]
+    pub(crate) tty: u8,
+
+    /// Start the login shell instead of a command: `remora pty`.
+    #[arg(skip)]
+    pub(crate) login: bool,
+
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+
+    /// Run in this directory [default: the home directory on the host]
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub(crate) cwd: Option<std::ffi::OsString>,
+
+    /// Add a variable to the command's environment; may be repeated
+    #[arg(short = 'e', long, value_name = "NAME=VALUE",
+        value_parser = clap::builder::OsStringValueParser::new().try_map(environment))]
+    pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
+
+    /// End the command after this time, as 30s, 5m, 1h30m, 250ms
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Wait for the end of each stream, not only of the command
+    #[arg(long)]
+    pub(crate) wait_streams: bool,
+
+    /// Print one JSON object: the receipt, with the output in it
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// With --json, keep at most this much of each stream, as 64k, 1m
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1m", requires = "json")]
+    pub(crate) max_output: u64,
+
+    #[command(flatten)]
+    pub(crate) report: Report,
+
+    /// Decode the output from this encoding, as gbk, shift_jis, latin1
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    pub(crate) encoding: Option<&'static encoding_rs::Encoding>,
+
+    /// Store the payload of a header:// reply under its filename in this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) save: Option<PathBuf>,
+
+    /// With --save, replace an existing file
+    #[arg(long, requires = "save")]
+    pub(crate) overwrite: bool,
+
+    /// On raw://, take 500 ms of silence for the end of the reply: a guess, for
+    /// peers that don't answer once the input has ended
+    #[arg(long)]
+    pub(crate) silence: bool,
+}
+
+/// How a host is reached, and who it is reached as.
+#[derive(Debug, Args)]
+pub(crate) struct Reach {
     /// Log in as this user [default: yours]
     #[arg(short = 'u', long, value_name = "NAME")]
     pub(crate) user: Option<String>,
@@ -80,59 +141,9 @@ pub(crate) struct Exec {
     #[arg(long)]
     pub(crate) accept_new: bool,
 
-    /// Run in this directory [default: the home directory on the host]
-    #[arg(short = 'C', long, value_name = "DIR")]
-    pub(crate) cwd: Option<std::ffi::OsString>,
-
-    /// Add a variable to the command's environment; may be repeated
-    #[arg(short = 'e', long, value_name = "NAME=VALUE",
-        value_parser = clap::builder::OsStringValueParser::new().try_map(environment))]
-    pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
-
-    /// End the command after this time, as 30s, 5m, 1h30m, 250ms
-    #[arg(short = 't', long, value_name = "TIME", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
-
     /// Give up connecting after this time
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub(crate) connect_timeout: Duration,
-
-    /// Wait for the end of each stream, not only of the command
-    #[arg(long)]
-    pub(crate) wait_streams: bool,
-
-    /// Print one JSON object: the receipt, with the output in it
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    /// With --json, keep at most this much of each stream, as 64k, 1m
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1m", requires = "json")]
-    pub(crate) max_output: u64,
-
-    /// Write how it ended to this file, as one JSON object
-    #[arg(long, value_name = "FILE")]
-    pub(crate) status_file: Option<PathBuf>,
-
-    /// Use ssh's exit statuses: 255 for all that isn't the command's own
-    #[arg(long, value_name = "STYLE")]
-    pub(crate) exit_status: Option<ExitStyle>,
-
-    /// Decode the output from this encoding, as gbk, shift_jis, latin1
-    #[arg(long, value_name = "NAME", value_parser = encoding)]
-    pub(crate) encoding: Option<&'static encoding_rs::Encoding>,
-
-    /// Store the payload of a header:// reply under its filename in this directory
-    #[arg(long, value_name = "DIR")]
-    pub(crate) save: Option<PathBuf>,
-
-    /// With --save, replace an existing file
-    #[arg(long, requires = "save")]
-    pub(crate) overwrite: bool,
-
-    /// On raw://, take 500 ms of silence for the end of the reply: a guess, for
-    /// peers that don't answer once the input has ended
-    #[arg(long)]
-    pub(crate) silence: bool,
 
     /// Write what travels, unencrypted, to this file for `remora wire decode`
     #[arg(long, value_name = "FILE")]
@@ -141,6 +152,74 @@ pub(crate) struct Exec {
     /// Tell what happened when
     #[arg(short = 'v', long)]
     pub(crate) verbose: bool,
+}
+
+/// Where else it is told how the command ended.
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Write how it ended to this file, as one JSON object
+    #[arg(long, value_name = "FILE")]
+    pub(crate) status_file: Option<PathBuf>,
+
+    /// Use ssh's exit statuses: 255 for all that isn't the command's own
+    #[arg(long, value_name = "STYLE")]
+    pub(crate) exit_status: Option<ExitStyle>,
+}
+
+/// Work on a host: the user's login shell, on a terminal
+///
+/// As `ssh HOST` does. At the beginning of a line ~. leaves, also when the host
+/// answers no more; ~? shows what else there is.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "environment: SSH_AUTH_SOCK (the agent), HOME, USER, XDG_STATE_HOME; TERM,\nCOLORTERM, LANG and LC_* travel to the host"
+)]
+pub(crate) struct Pty {
+    /// host, user@host:port, local, or unix:PATH
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+
+    /// Start in this directory [default: the home directory on the host]
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub(crate) cwd: Option<std::ffi::OsString>,
+
+    /// Add a variable to the shell's environment; may be repeated
+    #[arg(short = 'e', long, value_name = "NAME=VALUE",
+        value_parser = clap::builder::OsStringValueParser::new().try_map(environment))]
+    pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
+
+    #[command(flatten)]
+    pub(crate) report: Report,
+}
+
+impl From<Pty> for Exec {
+    fn from(pty: Pty) -> Self {
+        let Pty { target, reach, cwd, env, report } = pty;
+        Exec {
+            target,
+            command: Vec::new(),
+            argv: false,
+            no_stdin: false,
+            tty: 1,
+            login: true,
+            reach,
+            cwd,
+            env,
+            timeout: None,
+            wait_streams: false,
+            json: false,
+            max_output: 0,
+            report,
+            encoding: None,
+            save: None,
+            overwrite: false,
+            silence: false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -340,7 +419,7 @@ mod tests {
         let arguments =
             Arguments::try_parse_from(["remora", "exec", "-n", "web1", "ls", "-l", "--json"]).unwrap();
         let Command::Exec(exec) = arguments.command else { panic!("not exec") };
-        assert_eq!(exec.connect_timeout, CONNECT_TIMEOUT);
+        assert_eq!(exec.reach.connect_timeout, CONNECT_TIMEOUT);
         assert_eq!(exec.command, ["ls", "-l", "--json"]);
         assert!(exec.no_stdin && !exec.json);
     }

@@ -2,10 +2,12 @@
 
 mod arguments;
 mod commands;
+mod escape;
 mod home;
 mod host_keys;
 mod log;
 mod printable;
+mod raw_mode;
 mod stdio;
 mod terminal;
 mod user_keys;
@@ -34,16 +36,21 @@ fn main() -> ExitCode {
         Err(error) => return terminal::usage(&error),
     };
     let status = match arguments.command {
-        Command::Exec(exec) => match commands::exec::run(*exec) {
-            Ending::Status(status) => status,
-            Ending::Interrupted => {
-                // Doesn't come back, whatever it may say.
-                let _ = emulate_default_handler(SIGINT);
-                INTERRUPTED
-            }
-        },
+        Command::Exec(exec) => end(commands::exec::run(*exec)),
+        Command::Pty(pty) => end(commands::exec::run((*pty).into())),
         Command::Serve(serve) => commands::serve::run(*serve),
         Command::Wire(wire) => commands::wire::run(wire),
     };
     ExitCode::from(status)
+}
+
+fn end(ending: Ending) -> u8 {
+    match ending {
+        Ending::Status(status) => status,
+        Ending::Interrupted => {
+            // Doesn't come back, whatever it may say.
+            let _ = emulate_default_handler(SIGINT);
+            INTERRUPTED
+        }
+    }
 }

@@ -14,14 +14,19 @@ pub(crate) fn say(line: &str) {
     let mut text = String::with_capacity(line.len() + 9);
     text.push_str("remora: ");
     text.push_str(line);
-    text.push('\n');
+    text.push_str(line_end());
     // One write, so that lines of several processes don't mix.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
+/// A terminal in raw mode goes to the left only when told.
+fn line_end() -> &'static str {
+    if crate::raw_mode::is_raw() { "\r\n" } else { "\n" }
+}
+
 /// Writes a hint on standard error.
 pub(crate) fn hint(text: &str) {
-    let _ = std::io::stderr().write_all(format!("hint: {text}\n").as_bytes());
+    let _ = std::io::stderr().write_all(format!("hint: {text}{}", line_end()).as_bytes());
 }
 
 /// A failure as a person sees it: `remora: web3: refused: …`, then `hint: …`.

@@ -7,7 +7,13 @@ use std::process::Command;
 #[test]
 fn the_help_texts_are_these_and_fit_80_columns() {
     let mut all = String::new();
-    for words in [&["--help"][..], &["exec", "--help"], &["serve", "--help"], &["wire", "decode", "--help"]] {
+    for words in [
+        &["--help"][..],
+        &["exec", "--help"],
+        &["pty", "--help"],
+        &["serve", "--help"],
+        &["wire", "decode", "--help"],
+    ] {
         let help = Command::new(env!("CARGO_BIN_EXE_remora")).args(words).output().unwrap();
         assert!(help.status.success());
         let text = String::from_utf8(help.stdout).unwrap();

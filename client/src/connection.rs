@@ -20,6 +20,9 @@ pub const VERDICT: Duration = Duration::from_secs(30);
 /// Events handled before the task lets others run.
 const EVENTS_PER_TURN: usize = 64;
 
+/// Bytes of a terminal's output that may be on their way.
+const TERMINAL_WINDOW: u64 = 128 * 1024;
+
 /// What to run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -33,6 +36,8 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Whether the command reads from us; otherwise from /dev/null.
     pub stdin: bool,
+    /// A terminal of its own, which is its stdin, stdout and stderr: all it prints comes as stdout.
+    pub terminal: Option<proto::Terminal>,
     /// Wait for the end of each stream, however long background processes hold it open.
     pub wait_streams: bool,
 }
@@ -49,6 +54,11 @@ impl Request {
         Request::new(proto::start::Command::Argv(proto::Argv { arguments }))
     }
 
+    /// The user's login shell.
+    pub fn login_shell() -> Self {
+        Request::new(proto::start::Command::LoginShell(proto::LoginShell {}))
+    }
+
     fn new(command: proto::start::Command) -> Self {
         Request {
             command,
@@ -56,6 +66,7 @@ impl Request {
             environment: Vec::new(),
             timeout: None,
             stdin: false,
+            terminal: None,
             wait_streams: false,
         }
     }
@@ -140,12 +151,15 @@ impl Connection {
             timeout_ms: request
                 .timeout
                 .map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)),
-            no_stdin: !request.stdin,
+            no_stdin: !request.stdin && request.terminal.is_none(),
+            // What is on its way when a person interrupts a flood is still shown: a small window keeps that short.
+            output_window: request.terminal.as_ref().map_or(0, |_| TERMINAL_WINDOW),
+            terminal: request.terminal.clone(),
             wait_streams: request.wait_streams,
             boot_id: state.boot_id.clone(),
         };
         let channel = state.link.end.start(&start)?;
-        state.jobs.insert(channel, JobState::new(request.stdin));
+        state.jobs.insert(channel, JobState::new(request.stdin || request.terminal.is_some()));
         state.wake();
         drop(state);
         Ok(Job::new(self.shared.clone(), channel))

@@ -229,6 +229,13 @@ impl Job {
         state.wake();
     }
 
+    /// Tells the job that the window of its terminal has another size.
+    pub fn resize(&self, size: &proto::WindowSize) {
+        let mut state = self.shared.lock();
+        state.link.end.resize(self.channel, size);
+        state.wake();
+    }
+
     /// Asks the host to end the job: SIGTERM, then SIGKILL after the host's grace time. Its receipt still comes.
     pub fn close(&self) {
         let mut state = self.shared.lock();

@@ -12,6 +12,7 @@ mod job;
 mod outcome;
 pub mod plain;
 mod target;
+mod terminal;
 
 pub use auth::{Signer, UserKey, UserKeyError};
 pub use connect::{
@@ -25,3 +26,4 @@ pub use remora_identity::PublicKey;
 pub use remora_wire::native::Stream;
 pub use remora_wire::native::proto;
 pub use target::{DEFAULT_PORT, Plain, Target, TargetError};
+pub use terminal::{terminal_like, window_size};

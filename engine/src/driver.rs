@@ -243,6 +243,7 @@ impl Driver {
         let reaped = sys::reap(self.shared.pid);
         state.reaped = true;
         state.pidfd = None;
+        state.terminal = None;
         let lengths = Output::ALL.map(|which| state.output(which).ring.end());
         if state.abandoned {
             for output in &mut state.outputs {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -21,10 +21,11 @@ use crate::input::InputQueue;
 use crate::job::Job;
 use crate::prepare::prepare;
 use crate::reader::Reader;
-use crate::request::{JobRequest, Limits, Stdin};
+use crate::request::{JobRequest, Limits, Stdin, Terminal};
 use crate::spawners::{Spawners, Times};
 use crate::state::{OnChange, Shared};
 use crate::sys::{self, Plan};
+use crate::terminal;
 use crate::writer::Writer;
 
 /// Starts jobs, as the account this process runs as. Made once.
@@ -91,7 +92,11 @@ impl Engine {
             return Err(NotStarted::new(Step::Account, Some(libc::EPERM), &account.name));
         }
         let (prepared, rest) = prepare(request, &self.config.environment, &account)?;
-        let pipes = Pipes::new(rest.stdin).map_err(descriptors)?;
+        let Channels { ours, theirs } = match &rest.terminal {
+            Some(terminal) => Channels::terminal(terminal)
+                .map_err(|error| NotStarted::bytes(Step::Terminal, error.raw_os_error(), b""))?,
+            None => Channels::pipes(rest.stdin, self.null.as_fd()).map_err(descriptors)?,
+        };
         let cgroup = limits.memory.and_then(|bytes| self.cgroup(bytes));
 
         let started = SystemTime::now();
@@ -105,11 +110,8 @@ impl Engine {
                     argv: &prepared.argv,
                     envp: &prepared.envp,
                     cwd: &prepared.cwd,
-                    stdio: [
-                        pipes.stdin.as_ref().map_or(self.null.as_fd(), |pipe| pipe.theirs.as_fd()),
-                        pipes.stdout.theirs.as_fd(),
-                        pipes.stderr.theirs.as_fd(),
-                    ],
+                    stdio: theirs.each_ref().map(AsFd::as_fd),
+                    terminal: rest.terminal.is_some(),
                     open_files: limits.open_files,
                     address_space: limits.memory.filter(|_| cgroup.is_none()),
                     cgroup: cgroup.as_ref().map(JobCgroup::procs),
@@ -119,9 +121,10 @@ impl Engine {
             .map_err(|failed| prepared.explain(failed))?;
         drop(spawners);
 
-        let Pipes { stdin, stdout, stderr } = pipes;
+        drop(theirs);
+        let is_terminal = rest.terminal.is_some();
         let pidfd = Arc::new(spawned.pidfd);
-        let input = InputQueue::new(limits.stdin_window, stdin.is_none());
+        let input = InputQueue::new(limits.stdin_window, ours.stdin.is_none());
         let shared = Arc::new(Shared::new(
             spawned.pid,
             Arc::clone(&pidfd),
@@ -129,14 +132,15 @@ impl Engine {
             input,
             on_change,
             Arc::clone(&self.running),
+            ours.master,
         ));
         // From here on, whatever fails, dropping this kills the job.
         let job = Job::new(Arc::clone(&shared));
         let registered = (|| {
             Ok((
                 sys::watch(pidfd, Interest::READABLE)?,
-                sys::watch(stdout.ours, Interest::READABLE)?,
-                sys::watch(stderr.ours, Interest::READABLE)?,
+                sys::watch(ours.stdout, Interest::READABLE)?,
+                ours.stderr.map(|pipe| sys::watch(pipe, Interest::READABLE)).transpose()?,
             ))
         })();
         let (pidfd, stdout, stderr) = match registered {
@@ -150,9 +154,9 @@ impl Engine {
         runtime.spawn(Driver {
             shared,
             pidfd,
-            stdout: Reader::new(stdout, self.config.drain),
-            stderr: Reader::new(stderr, self.config.drain),
-            stdin: stdin.map(|pipe| Writer::new(pipe.ours)),
+            stdout: Reader::new(Some(stdout), self.config.drain, is_terminal),
+            stderr: Reader::new(stderr, self.config.drain, is_terminal),
+            stdin: ours.stdin.map(|pipe| Writer::new(pipe, is_terminal)),
             clock: Clock {
                 started,
                 start,
@@ -187,32 +191,58 @@ impl Engine {
     }
 }
 
-/// A pipe between this process and a child. Our end doesn't block.
-struct Pipe {
-    ours: OwnedFd,
-    theirs: OwnedFd,
+/// What connects a job with this process.
+struct Channels {
+    ours: Ours,
+    /// What become its descriptors 0, 1 and 2; all of them above 2.
+    theirs: [OwnedFd; 3],
 }
 
-struct Pipes {
-    stdin: Option<Pipe>,
-    stdout: Pipe,
-    stderr: Pipe,
+/// Our ends. None of them blocks.
+struct Ours {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    /// None where it is one with stdout.
+    stderr: Option<OwnedFd>,
+    /// The terminal, to be resized.
+    master: Option<OwnedFd>,
 }
 
-impl Pipes {
-    fn new(stdin: Stdin) -> io::Result<Self> {
-        let output = || -> io::Result<Pipe> {
+impl Channels {
+    fn pipes(stdin: Stdin, null: BorrowedFd<'_>) -> io::Result<Self> {
+        let output = || -> io::Result<(OwnedFd, OwnedFd)> {
             let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-            Ok(Pipe { ours: unblocked(read)?, theirs: sys::above_stdio(write)? })
+            Ok((unblocked(read)?, sys::above_stdio(write)?))
         };
-        let stdin = match stdin {
-            Stdin::Null => None,
+        let (stdin, in_theirs) = match stdin {
+            Stdin::Null => (None, sys::above_stdio(null.try_clone_to_owned()?)?),
             Stdin::Piped => {
                 let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-                Some(Pipe { ours: unblocked(write)?, theirs: sys::above_stdio(read)? })
+                (Some(unblocked(write)?), sys::above_stdio(read)?)
             }
         };
-        Ok(Pipes { stdin, stdout: output()?, stderr: output()? })
+        let (stdout, out_theirs) = output()?;
+        let (stderr, err_theirs) = output()?;
+        Ok(Channels {
+            ours: Ours { stdin, stdout, stderr: Some(stderr), master: None },
+            theirs: [in_theirs, out_theirs, err_theirs],
+        })
+    }
+
+    fn terminal(terminal: &Terminal) -> io::Result<Self> {
+        let (master, slave) = terminal::open(terminal)?;
+        let master = unblocked(master)?;
+        let slave = sys::above_stdio(slave)?;
+        // The reader and the writer watch a descriptor each; their flags are the same file's.
+        Ok(Channels {
+            ours: Ours {
+                stdin: Some(master.try_clone()?),
+                stdout: master.try_clone()?,
+                stderr: None,
+                master: Some(master),
+            },
+            theirs: [slave.try_clone()?, slave.try_clone()?, slave],
+        })
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Step {
     Memory,
     /// A session and process group of its own.
     Session,
+    /// A terminal of its own.
+    Terminal,
     /// The limits of the job, cgroup included.
     Limits,
     /// Going to the working directory.
@@ -70,6 +72,7 @@ impl Step {
             Step::TooManyProcesses => "too-many-processes",
             Step::Memory => "memory",
             Step::Session => "session",
+            Step::Terminal => "terminal",
             Step::Limits => "limits",
             Step::WorkingDirectory => "working-directory",
             Step::Shell => "shell",
@@ -92,6 +95,7 @@ impl Step {
             Step::TooManyProcesses => "can't start another process",
             Step::Memory => "no memory to start",
             Step::Session => "can't make a session of its own",
+            Step::Terminal => "can't set up a terminal",
             Step::Limits => "can't set the limits",
             Step::WorkingDirectory => "can't go to the working directory",
             Step::Shell => "the shell is missing",
@@ -130,7 +134,7 @@ impl NotStarted {
     pub fn blame(&self) -> Blame {
         match self.step {
             Step::NotFound => Blame::NotFound,
-            Step::Descriptors | Step::TooManyProcesses | Step::Memory => Blame::HostFull,
+            Step::Descriptors | Step::TooManyProcesses | Step::Memory | Step::Terminal => Blame::HostFull,
             Step::Account | Step::Session | Step::Runtime | Step::Spawner => Blame::Internal,
             Step::EmptyArgv
             | Step::NulByte

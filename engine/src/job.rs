@@ -7,9 +7,10 @@ use bytes::Bytes;
 
 use crate::error::{InputError, OutputError};
 use crate::outcome::{EndReason, Ended};
-use crate::request::Output;
+use crate::request::{Output, WindowSize};
 use crate::signal::Signal;
 use crate::state::{Shared, Stopping};
+use crate::terminal;
 
 /// How far an output stream is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +170,14 @@ impl Job {
     /// Sends a signal to the job's process group, while its process is running or its streams are drained.
     pub fn signal(&self, signal: Signal) {
         self.shared().lock().signal(self.shared().pid, signal);
+    }
+
+    /// Tells a job on a terminal that the window has another size; its foreground process group gets SIGWINCH. A job without
+    /// a terminal, or one that is over, isn't touched.
+    pub fn resize(&self, size: WindowSize) {
+        if let Some(terminal) = &self.shared().lock().terminal {
+            terminal::resize(terminal, size);
+        }
     }
 
     /// How it ended, once its process was reaped and its streams were read to their end, or given up by the drain rule.

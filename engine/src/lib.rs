@@ -31,6 +31,7 @@ mod signal;
 mod spawners;
 mod state;
 pub mod sys;
+mod terminal;
 mod writer;
 
 pub use config::{BaseEnvironment, CgroupParent, DrainRule, EngineConfig};
@@ -39,5 +40,5 @@ pub use error::{Blame, InputError, NotStarted, OutputError, Step};
 pub use group::has_living_member;
 pub use job::{Job, Progress};
 pub use outcome::{EndReason, Ended, How, InputEnd, LimitKind, MemoryMeans, Outcome, OutputEnd, PeakMemory};
-pub use request::{JobRequest, Limits, Output, Program, Stdin};
+pub use request::{JobRequest, Limits, Output, Program, Stdin, Terminal, WindowSize};
 pub use signal::Signal;

@@ -51,6 +51,12 @@ impl Prepared {
                 let name = shell.file_name().unwrap_or(shell.as_os_str()).as_bytes().to_vec();
                 (shell.into_os_string().into_vec(), vec![name, b"-c".to_vec(), line], true)
             }
+            Program::LoginShell => {
+                let shell = shell.unwrap_or_else(|| account.shell.clone());
+                let name = shell.file_name().unwrap_or(shell.as_os_str()).as_bytes();
+                let name = [b"-", name].concat();
+                (shell.into_os_string().into_vec(), vec![name], true)
+            }
             Program::Argv(argv) => match argv.first() {
                 Some(command) => (command.clone(), argv, false),
                 None => return Err(NotStarted::bytes(Step::EmptyArgv, None, b"")),
@@ -91,6 +97,7 @@ impl Prepared {
                 NotStarted::bytes(step, errno, b"")
             }
             ChildStep::Session => NotStarted::bytes(Step::Session, errno, b""),
+            ChildStep::Terminal => NotStarted::bytes(Step::Terminal, errno, b""),
             ChildStep::Descriptors => NotStarted::bytes(Step::Descriptors, errno, b""),
             ChildStep::Cgroup => NotStarted::bytes(Step::Limits, errno, b"cgroup"),
             ChildStep::Limits => NotStarted::bytes(Step::Limits, errno, b""),
@@ -166,6 +173,7 @@ fn string(bytes: Vec<u8>) -> Result<CString, NotStarted> {
 pub(crate) struct Rest {
     pub(crate) umask: Option<u32>,
     pub(crate) stdin: crate::request::Stdin,
+    pub(crate) terminal: Option<crate::request::Terminal>,
     pub(crate) wait_streams: bool,
 }
 
@@ -178,7 +186,7 @@ pub(crate) fn prepare(
     base: &BaseEnvironment,
     account: &Account,
 ) -> Result<(Prepared, Rest), NotStarted> {
-    let JobRequest { program, shell, cwd, env, umask, stdin, wait_streams } = request;
+    let JobRequest { program, shell, cwd, env, umask, stdin, terminal, wait_streams } = request;
     let prepared = Prepared::new(program, shell, cwd.as_deref(), env, base, account)?;
-    Ok((prepared, Rest { umask, stdin, wait_streams }))
+    Ok((prepared, Rest { umask, stdin, terminal, wait_streams }))
 }

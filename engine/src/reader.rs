@@ -69,6 +69,8 @@ enum Flow {
 /// One output stream of a job, for its driver.
 pub(crate) struct Reader {
     pipe: Option<AsyncFd<OwnedFd>>,
+    /// It is a terminal's end, which gives a few KiB at a time whatever waits (tty(4)), and `EIO` for its end.
+    is_terminal: bool,
     digest: blake3::Hasher,
     clock: DrainClock,
     /// Bytes that were in the pipe when its time was spent: they are read yet, and no more.
@@ -81,9 +83,11 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(pipe: AsyncFd<OwnedFd>, rule: DrainRule) -> Self {
+    /// The reader of a pipe's or terminal's end; `None` is a stream that is over.
+    pub(crate) fn new(pipe: Option<AsyncFd<OwnedFd>>, rule: DrainRule, is_terminal: bool) -> Self {
         Reader {
-            pipe: Some(pipe),
+            pipe,
+            is_terminal,
             digest: blake3::Hasher::new(),
             clock: DrainClock::new(rule),
             rest: None,
@@ -158,7 +162,7 @@ impl Reader {
 
     /// Gives the writer more room, once.
     fn enlarge(&mut self) {
-        if let (false, Some(pipe)) = (self.large, &self.pipe) {
+        if let (false, false, Some(pipe)) = (self.large, self.is_terminal, &self.pipe) {
             // Refused to users who have many large pipes already (pipe(7)): then it stays as it is.
             self.large = true;
             let _ = rustix::pipe::fcntl_setpipe_size(pipe.get_ref(), LARGE_PIPE_BYTES);
@@ -205,7 +209,9 @@ impl Reader {
         turn: &mut Turn,
         taken: &mut u64,
     ) -> Flow {
-        let Reader { pipe: Some(pipe), digest, rest, large, cut, .. } = self else { return Flow::Ended };
+        let Reader { pipe: Some(pipe), digest, rest, large, cut, is_terminal, .. } = self else {
+            return Flow::Ended;
+        };
         let mut scratch = [0; SCRATCH];
         for _ in 0..READS_PER_TURN {
             let probing = turn.allowance == Some(0);
@@ -250,11 +256,11 @@ impl Reader {
                         if keep {
                             output.ring.grow();
                         }
-                    } else if let Some(guard) = &mut guard {
+                    } else if let (false, Some(guard)) = (*is_terminal, &mut guard) {
                         // Less than asked for: the pipe was empty then, and the next byte is a new event.
                         guard.clear_ready();
                     }
-                    if !*large && *taken > PIPE_BYTES as u64 {
+                    if !*large && !*is_terminal && *taken > PIPE_BYTES as u64 {
                         // Refused to users who have many large pipes already (pipe(7)): then it stays as it is.
                         *large = true;
                         let _ = rustix::pipe::fcntl_setpipe_size(pipe.get_ref(), LARGE_PIPE_BYTES);
@@ -263,10 +269,11 @@ impl Reader {
                 Err(Errno::AGAIN) => match &mut guard {
                     None => return Flow::Empty,
                     // Every writer was gone at some moment: whoever opened it anew by way of /proc isn't the command.
-                    Some(guard) if guard.ready().is_read_closed() => return Flow::Ended,
+                    Some(guard) if guard.ready().is_read_closed() && !*is_terminal => return Flow::Ended,
                     Some(guard) => guard.clear_ready(),
                 },
                 Err(Errno::INTR) => {}
+                Err(Errno::IO) if *is_terminal => return Flow::Ended,
                 Err(errno) => {
                     tracing::warn!(%errno, "reading a job's output failed");
                     return Flow::Ended;

@@ -11,6 +11,9 @@ pub enum Program {
     /// An argument vector, byte for byte, with no shell. The first is the command: a path where it holds a slash, else
     /// looked up in the `PATH` of the job's environment.
     Argv(Vec<Vec<u8>>),
+    /// The shell of [`JobRequest::shell`], or else the account's, as a login shell: without arguments, and its name begins
+    /// with a dash.
+    LoginShell,
 }
 
 /// Where a job's input comes from.
@@ -37,6 +40,29 @@ impl Output {
     pub const ALL: [Output; 2] = [Output::Stdout, Output::Stderr];
 }
 
+/// The size of a terminal's window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct WindowSize {
+    /// Lines of characters; 0 is unknown.
+    pub rows: u16,
+    /// Characters of a line; 0 is unknown.
+    pub columns: u16,
+    /// Width in pixels; 0 is unknown.
+    pub width: u16,
+    /// Height in pixels; 0 is unknown.
+    pub height: u16,
+}
+
+/// A terminal for a job.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Terminal {
+    /// The size of its window.
+    pub size: WindowSize,
+    /// How its modes differ from what the kernel makes: opcodes and arguments of RFC 4254, section 8. Unknown ones are passed
+    /// over.
+    pub modes: Vec<(u8, u32)>,
+}
+
 /// A command to run, as an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobRequest {
@@ -52,6 +78,9 @@ pub struct JobRequest {
     pub umask: Option<u32>,
     /// Where input comes from.
     pub stdin: Stdin,
+    /// A terminal of its own (pty(7)), which is its stdin, stdout and stderr: what it writes to either comes as stdout, in its
+    /// true order, and [`JobRequest::stdin`] doesn't count.
+    pub terminal: Option<Terminal>,
     /// Wait for the end of stdout and stderr even while other processes hold them open, however long that takes.
     pub wait_streams: bool,
 }
@@ -66,6 +95,7 @@ impl JobRequest {
             env: Vec::new(),
             umask: None,
             stdin: Stdin::Null,
+            terminal: None,
             wait_streams: false,
         }
     }

@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) reaped: bool,
     /// To ask whether it is over before that was noticed; gone once it is reaped.
     pub(crate) pidfd: Option<Arc<OwnedFd>>,
+    /// Its terminal, until it is over.
+    pub(crate) terminal: Option<OwnedFd>,
     waker: Option<Waker>,
 }
 
@@ -117,19 +119,22 @@ impl Shared {
         input: InputQueue,
         on_change: OnChange,
         running: Arc<AtomicUsize>,
+        terminal: Option<OwnedFd>,
     ) -> Self {
         running.fetch_add(1, Ordering::Relaxed);
-        let output = || OutputState { ring: Ring::new(window), ended: false, close: false };
+        let output = |ended| OutputState { ring: Ring::new(window), ended, close: false };
         Shared {
             pid,
             state: Mutex::new(State {
-                outputs: [output(), output()],
+                // On a terminal stdout and stderr are one stream.
+                outputs: [output(false), output(terminal.is_some())],
                 input,
                 stopping: None,
                 abandoned: false,
                 exited: false,
                 reaped: false,
                 pidfd: Some(pidfd),
+                terminal,
                 waker: None,
             }),
             finished: OnceLock::new(),

@@ -11,6 +11,7 @@ use crate::input::InputQueue;
 use crate::outcome::InputEnd;
 use crate::reader::Turn;
 use crate::sys;
+use crate::terminal;
 
 /// Writes in one turn.
 const WRITES_PER_TURN: usize = 16;
@@ -31,6 +32,7 @@ enum Pipe {
 /// The input stream of a job, for its driver.
 pub(crate) struct Writer {
     pipe: Pipe,
+    is_terminal: bool,
     written: u64,
     digest: blake3::Hasher,
     closed_early: bool,
@@ -38,8 +40,14 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// `pipe` doesn't block.
-    pub(crate) fn new(pipe: OwnedFd) -> Self {
-        Writer { pipe: Pipe::Plain(pipe), written: 0, digest: blake3::Hasher::new(), closed_early: false }
+    pub(crate) fn new(pipe: OwnedFd, is_terminal: bool) -> Self {
+        Writer {
+            pipe: Pipe::Plain(pipe),
+            is_terminal,
+            written: 0,
+            digest: blake3::Hasher::new(),
+            closed_early: false,
+        }
     }
 
     /// What it came to.
@@ -67,7 +75,7 @@ impl Writer {
                 return;
             }
             if input.is_complete() {
-                self.pipe = Pipe::Closed;
+                self.end_input();
                 return;
             }
             if input.is_empty() {
@@ -113,11 +121,24 @@ impl Writer {
         turn.again = true;
     }
 
+    /// The command has all its input, and reads the end behind it.
+    fn end_input(&mut self) {
+        // Closing our end of a terminal would hang it up.
+        match (&self.pipe, self.is_terminal) {
+            (Pipe::Plain(pipe), true) => terminal::end_input(pipe),
+            (Pipe::Registered(pipe), true) => terminal::end_input(pipe.get_ref()),
+            _ => {}
+        }
+        self.pipe = Pipe::Closed;
+    }
+
     /// Has the reactor watch a pipe that was full, and makes it larger.
     fn register(&mut self, input: &mut InputQueue, turn: &mut Turn) {
         if let Pipe::Plain(pipe) = std::mem::replace(&mut self.pipe, Pipe::Closed) {
             // Refused to users who have many large pipes already (pipe(7)): then it stays as it is.
-            let _ = rustix::pipe::fcntl_setpipe_size(&pipe, LARGE_PIPE_BYTES);
+            if !self.is_terminal {
+                let _ = rustix::pipe::fcntl_setpipe_size(&pipe, LARGE_PIPE_BYTES);
+            }
             match sys::watch(pipe, tokio::io::Interest::WRITABLE) {
                 Ok(pipe) => self.pipe = Pipe::Registered(pipe),
                 Err(error) => {

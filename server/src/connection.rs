@@ -195,6 +195,11 @@ impl Connection {
                     _ => debug!(peer = %self.peer, name = %name.escape_debug(), "signal ignored"),
                 }
             }
+            ServerEvent::Resize { channel, size } => {
+                if let Some(served) = self.jobs.get(&channel) {
+                    served.job.resize(job::window_size(&size));
+                }
+            }
             ServerEvent::Close { channel } => {
                 if let Some(served) = self.jobs.get(&channel) {
                     served.job.close(EndReason::Stop);

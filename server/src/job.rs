@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use remora_engine::{
     Blame, EndReason, Ended, How, InputEnd, JobRequest, LimitKind, MemoryMeans, NotStarted, OutputEnd,
-    PeakMemory, Program, Stdin,
+    PeakMemory, Program, Stdin, Terminal, WindowSize,
 };
 use remora_identity::Refusal;
 use remora_wire::native::proto;
@@ -17,6 +17,7 @@ pub(crate) fn request(start: &proto::Start) -> Option<JobRequest> {
     let program = match start.command.clone()? {
         proto::start::Command::Line(line) => Program::Line(line),
         proto::start::Command::Argv(argv) => Program::Argv(argv.arguments),
+        proto::start::Command::LoginShell(_) => Program::LoginShell,
     };
     Some(JobRequest {
         cwd: start.working_directory.clone().map(|path| std::ffi::OsString::from_vec(path).into()),
@@ -26,9 +27,32 @@ pub(crate) fn request(start: &proto::Start) -> Option<JobRequest> {
             .map(|variable| (variable.name.clone(), variable.value.clone()))
             .collect(),
         stdin: if start.no_stdin { Stdin::Null } else { Stdin::Piped },
+        terminal: start.terminal.as_ref().map(terminal),
         wait_streams: start.wait_streams,
         ..JobRequest::new(program)
     })
+}
+
+fn terminal(terminal: &proto::Terminal) -> Terminal {
+    Terminal {
+        size: window_size(&terminal.size.unwrap_or_default()),
+        modes: terminal
+            .modes
+            .iter()
+            .filter_map(|mode| Some((u8::try_from(mode.opcode).ok()?, mode.argument)))
+            .collect(),
+    }
+}
+
+/// The engine's size of a window; the protocol's end has checked that the numbers fit.
+pub(crate) fn window_size(size: &proto::WindowSize) -> WindowSize {
+    let number = |number| u16::try_from(number).unwrap_or(u16::MAX);
+    WindowSize {
+        rows: number(size.rows),
+        columns: number(size.columns),
+        width: number(size.width),
+        height: number(size.height),
+    }
 }
 
 /// The time limit a start message asks for.

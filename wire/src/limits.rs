@@ -39,3 +39,6 @@ pub const PLAIN_HEADER: usize = 64 * 1024;
 pub const PLAIN_LENGTH: u64 = i32::MAX as u64;
 /// Longest payload that a `header` reply may announce: what a file's size is in (off_t).
 pub const PLAIN_TOTAL: u64 = i64::MAX as u64;
+
+/// Modes of one terminal: each opcode is one byte.
+pub const TERMINAL_MODES: usize = 256;

@@ -335,6 +335,54 @@ fn what_was_sent_behind_a_failed_proof_is_thrown_away_up_to_a_bound() {
 }
 
 #[test]
+fn terminals_are_bounded() {
+    let start = |terminal: proto::Terminal, no_stdin: bool| proto::Start {
+        job_id: vec![7; 16],
+        command: Some(proto::start::Command::Line(b"true".to_vec())),
+        terminal: Some(terminal),
+        no_stdin,
+        ..proto::Start::default()
+    };
+    let size = |rows| proto::WindowSize { rows, columns: 80, width: 0, height: 0 };
+    let mode = proto::TerminalMode { opcode: 1, argument: 3 };
+    let huge = proto::Terminal { size: Some(size(65_536)), modes: Vec::new() };
+    let many = proto::Terminal { size: Some(size(24)), modes: vec![mode; limits::TERMINAL_MODES + 1] };
+    let good = proto::Terminal { size: Some(size(65_535)), modes: vec![mode; limits::TERMINAL_MODES] };
+    for bad in [start(huge, false), start(many, false), start(good.clone(), true)] {
+        let got = fault(open(), &frame(Kind::Start, 2, &bad));
+        assert!(matches!(got, Fault::Malformed { kind: Kind::Start, .. }), "{got:?}");
+    }
+    let mut server = open();
+    send(&mut server, Kind::Start, 2, &start(good, false));
+    assert!(matches!(server.poll_event(), Ok(Some(ServerEvent::Start { channel: 2, .. }))));
+    send(&mut server, Kind::Resize, 2, &size(1));
+    assert_eq!(server.poll_event(), Ok(Some(ServerEvent::Resize { channel: 2, size: size(1) })));
+    let got = fault(server, &frame(Kind::Resize, 2, &size(65_536)));
+    assert!(matches!(got, Fault::Malformed { kind: Kind::Resize, .. }), "{got:?}");
+}
+
+#[test]
+fn a_job_with_a_window_of_its_own_gets_no_more_than_that() {
+    let mut server = open();
+    let start = proto::Start {
+        job_id: vec![7; 16],
+        command: Some(proto::start::Command::Line(b"true".to_vec())),
+        output_window: 100,
+        ..proto::Start::default()
+    };
+    send(&mut server, Kind::Start, 2, &start);
+    server.poll_event().unwrap();
+    assert_eq!(server.outgoing(2, Stream::Stdout).unwrap().room(), 100);
+    server.receipt(2, &proto::Receipt::default());
+    send(&mut server, Kind::Start, 3, &proto::Start { output_window: u64::MAX, ..start });
+    server.poll_event().unwrap();
+    assert_eq!(
+        server.outgoing(3, Stream::Stdout).unwrap().room(),
+        server.outgoing(1, Stream::Stdout).unwrap().room()
+    );
+}
+
+#[test]
 fn frames_that_crossed_a_receipt_are_ignored() {
     let mut server = open();
     server.receipt(1, &proto::Receipt::default());

@@ -92,6 +92,8 @@ fn frames() -> Vec<(&'static str, BytesMut)> {
         no_stdin: true,
         wait_streams: true,
         boot_id: vec![0xb0; 16],
+        terminal: None,
+        output_window: 0,
     };
     client.start(&start).unwrap();
     add("start, vector", client.output().split());
@@ -103,6 +105,9 @@ fn frames() -> Vec<(&'static str, BytesMut)> {
     add("end of stdin", client.output().split());
     client.signal(1, "INT");
     add("signal", client.output().split());
+    let size = proto::WindowSize { rows: 24, columns: 80, width: 640, height: 480 };
+    client.resize(1, &size);
+    add("resize", client.output().split());
     client.close(1);
     add("close", client.output().split());
     client.stop(1, Stream::Stderr);
@@ -128,6 +133,19 @@ fn frames() -> Vec<(&'static str, BytesMut)> {
     };
     server.receipt(1, &receipt);
     add("receipt", server.output().split());
+
+    let (mut client, _) = open();
+    let mode = |opcode, argument| proto::TerminalMode { opcode, argument };
+    let terminal = proto::Terminal { size: Some(size), modes: vec![mode(1, 3), mode(53, 1)] };
+    let start = proto::Start {
+        job_id: vec![0x1d; 16],
+        command: Some(proto::start::Command::LoginShell(proto::LoginShell {})),
+        terminal: Some(terminal),
+        output_window: 0x2_0000,
+        ..proto::Start::default()
+    };
+    client.start(&start).unwrap();
+    add("start, login shell on a terminal", client.output().split());
 
     // Credit: half the window is consumed, which is more than the quarter that is worth telling.
     let (mut client, mut server) = open();

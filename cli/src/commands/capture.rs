@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use remora_net::{Direction, Tap};
 
 use super::receipt::hex;
-use crate::arguments::Exec;
+use crate::arguments::Reach;
 use crate::printable::escape;
 use crate::terminal::Failure;
 
@@ -15,8 +15,8 @@ use crate::terminal::Failure;
 ///
 /// # Errors
 /// The file can't be made.
-pub(super) fn tap(exec: &Exec) -> Result<Option<Tap>, Failure> {
-    let Some(path) = &exec.capture else { return Ok(None) };
+pub(super) fn tap(reach: &Reach) -> Result<Option<Tap>, Failure> {
+    let Some(path) = &reach.capture else { return Ok(None) };
     let mut options = std::fs::OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path).map_err(|error| {
         Failure::usage(format!("can't write {}: {error}", escape(&path.display().to_string())))

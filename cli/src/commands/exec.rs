@@ -13,12 +13,14 @@ use signal_hook::consts::SIGINT;
 use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
 use super::timeline::Timeline;
+use super::tty::{self, Typed};
 use super::{options, plain, receipt};
 use crate::arguments::{Exec, ExitStyle};
 use crate::home;
 use crate::printable::{chain, escape};
+use crate::raw_mode::{RawMode, was_left_raw};
 use crate::stdio::{Sink, Which};
-use crate::terminal::{Failure, print, say};
+use crate::terminal::{Failure, hint, print, say};
 
 /// How the message of a status file that can't be written starts.
 const STATUS_FILE: &str = "can't write the status file";
@@ -34,7 +36,7 @@ pub(crate) enum Ending {
 
 /// Runs the command and tells how the process is to end.
 pub(crate) fn run(exec: Exec) -> Ending {
-    let as_ssh = exec.exit_status == Some(ExitStyle::Ssh);
+    let as_ssh = exec.report.exit_status == Some(ExitStyle::Ssh);
     let interrupted = Cell::new(false);
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
@@ -45,7 +47,7 @@ pub(crate) fn run(exec: Exec) -> Ending {
         }
         Err(error) => Err(Failure::new(Class::Internal, "", format!("no runtime: {error}"))),
     };
-    let mut status_file = exec.status_file.as_ref();
+    let mut status_file = exec.report.status_file.as_ref();
     let outcome = outcome.unwrap_or_else(|failure| {
         failure.print();
         if exec.json && !failure.told {
@@ -83,10 +85,13 @@ fn is_ended_by_interrupt(outcome: &Outcome) -> bool {
 
 /// `interrupted` is set once a Ctrl-C was seen.
 async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failure> {
-    let timeline = Timeline::new(exec.verbose);
+    let timeline = Timeline::new(exec.reach.verbose);
+    if was_left_raw() {
+        hint("this terminal was left in raw mode; `reset` puts it right");
+    }
     let target: Target =
         exec.target.parse().map_err(|error: remora_client::TargetError| Failure::usage(error.to_string()))?;
-    if let Some(path) = &exec.status_file {
+    if let Some(path) = &exec.report.status_file {
         // Found out now, not after the command ran.
         std::fs::write(path, "").map_err(|error| {
             Failure::usage(format!("{STATUS_FILE} {}: {error}", escape(&path.display().to_string())))
@@ -96,11 +101,12 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
     if let Target::Plain { wire, host, port } = &target {
         return plain::run(exec, *wire, host, *port, interrupted).await;
     }
-    let request = request(exec)?;
+    let mut request = request(exec)?;
+    let raw = tty::prepare(exec, &mut request)?;
     let mut input = Input::new();
     let (host, port, user) = match &target {
         Target::Native { user, host, port } => {
-            let user = match (user, &exec.user) {
+            let user = match (user, &exec.reach.user) {
                 (Some(named), Some(option)) if named != option => {
                     return Err(Failure::usage(format!(
                         "two users: {}@ and --user {}",
@@ -110,7 +116,7 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
                 }
                 (named, option) => named.clone().or_else(|| option.clone()),
             };
-            let port = match (port, exec.port) {
+            let port = match (port, exec.reach.port) {
                 (Some(named), Some(option)) if *named != option => {
                     return Err(Failure::usage(format!("two ports: :{named} and --port {option}")));
                 }
@@ -118,7 +124,7 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
             };
             (host.clone(), port, user)
         }
-        _ => (target.to_string(), 0, exec.user.clone()),
+        _ => (target.to_string(), 0, exec.reach.user.clone()),
     };
     let user =
         user.or_else(home::user).ok_or_else(|| Failure::usage("can't tell who you are; name a --user"))?;
@@ -126,10 +132,11 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
         .map_err(|error| Failure::usage(format!("'{}' can't be a user name: {error}", escape(&user))))?;
 
     let place = Place { target, host, port, user };
-    let mut access = Access::new(exec, &place);
+    let mut access = Access::new(&exec.reach, &place);
     loop {
-        let mut attempt = place.open(exec, &timeline, &mut access).await?;
-        let result = drive(exec, &place, &timeline, &attempt.opened, &request, &mut input, interrupted).await;
+        let mut attempt = place.open(&exec.reach, &timeline, &mut access).await?;
+        let how = How { request: &request, raw };
+        let result = drive(exec, &place, &timeline, &attempt.opened, how, &mut input, interrupted).await;
         let server = attempt.server.take();
         let opened = attempt.opened;
         match result {
@@ -160,6 +167,7 @@ fn request(exec: &Exec) -> Result<Request, Failure> {
         return Err(Failure::usage("a command can't hold a NUL byte"));
     }
     let mut request = match words.as_slice() {
+        [] if exec.login => Request::login_shell(),
         [line] if !exec.argv => {
             if line.iter().all(u8::is_ascii_whitespace) {
                 return Err(Failure::usage("the command is empty"));
@@ -182,6 +190,14 @@ fn request(exec: &Exec) -> Result<Request, Failure> {
     Ok(request)
 }
 
+/// What to run, and how.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    request: &'a Request,
+    /// What is typed here goes to its terminal as it is.
+    raw: bool,
+}
+
 enum Stop {
     Denied,
     Failed(Failure),
@@ -193,7 +209,7 @@ async fn drive(
     place: &Place,
     timeline: &Timeline,
     opened: &Opened,
-    request: &Request,
+    How { request, raw }: How<'_>,
     input: &mut Input,
     interrupted: &Cell<bool>,
 ) -> Result<Outcome, Stop> {
@@ -210,7 +226,7 @@ async fn drive(
         _ => failed(Class::Lost, chain(&error)),
     })?;
     let streams = (job.stdin(), job.stdout(), job.stderr());
-    let (Some(stdin), Some(stdout), Some(stderr)) = streams else {
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = streams else {
         return Err(failed(Class::Internal, "the job has no streams".to_owned()));
     };
     let target = |which| {
@@ -232,8 +248,26 @@ async fn drive(
     // What can't be read or written here makes the result less than whole, whatever the command says of its own end.
     let unread = Cell::new(None);
     let accepted = input.accepted();
+    let mode = Cell::new(None);
+    if raw {
+        let entered = RawMode::enter();
+        mode.set(Some(entered.map_err(|error| {
+            failed(Class::Internal, format!("can't make this terminal raw: {error}; the command was ended"))
+        })?));
+    }
     let feed = async {
-        if request.stdin {
+        if raw {
+            match tty::type_into(&mut stdin, &mode, &job).await {
+                Ok(Typed::Ended) => drop(stdin),
+                Ok(Typed::Left) => {
+                    return failed(Class::Lost, "you left by ~. (198); the host ends the command".to_owned());
+                }
+                Err(error) => {
+                    unread.set(Some(error));
+                    job.close();
+                }
+            }
+        } else if request.stdin {
             if let Err(error) = input.pump(stdin).await {
                 unread.set(Some(error));
                 // The command must not take the end of what could be read for the end of all.
@@ -242,7 +276,13 @@ async fn drive(
         } else {
             drop(stdin);
         }
-        std::future::pending::<()>().await;
+        std::future::pending().await
+    };
+    let sizes = async {
+        match request.terminal {
+            Some(_) => tty::follow_size(&job).await,
+            None => std::future::pending().await,
+        }
     };
     let told = async {
         match opened.connection.accepted().await {
@@ -272,9 +312,11 @@ async fn drive(
         biased;
         stop = told => return Err(stop),
         result = work => result,
-        () = feed => unreachable_pending(),
+        stop = feed => return Err(stop),
+        () = sizes => unreachable_pending(),
         text = signals => return Err(failed(Class::Lost, text)),
     };
+    drop(mode.take());
     timeline.note("ended");
     if let Some(error) = unread.take() {
         return Err(failed(

@@ -11,4 +11,5 @@ mod save;
 pub(crate) mod serve;
 mod streams;
 mod timeline;
+mod tty;
 pub(crate) mod wire;

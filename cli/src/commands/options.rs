@@ -63,24 +63,30 @@ const NO_KEYS: &str = "nobody proves anything on it";
 const RULES: &[Rule] = &[
     Rule {
         option: "--user",
-        given: |exec| exec.user.is_some(),
+        given: |exec| exec.reach.user.is_some(),
         wires: JOBS,
         why: "its server runs commands as itself",
     },
     Rule {
         option: "--port",
-        given: |exec| exec.port.is_some(),
+        given: |exec| exec.reach.port.is_some(),
         wires: &[Native],
         why: "its address is all in the target",
     },
-    Rule { option: "--identity", given: |exec| !exec.identity.is_empty(), wires: &[Native], why: NO_KEYS },
     Rule {
-        option: "--known-hosts",
-        given: |exec| exec.known_hosts.is_some(),
+        option: "--identity",
+        given: |exec| !exec.reach.identity.is_empty(),
         wires: &[Native],
         why: NO_KEYS,
     },
-    Rule { option: "--accept-new", given: |exec| exec.accept_new, wires: &[Native], why: NO_KEYS },
+    Rule {
+        option: "--known-hosts",
+        given: |exec| exec.reach.known_hosts.is_some(),
+        wires: &[Native],
+        why: NO_KEYS,
+    },
+    Rule { option: "--accept-new", given: |exec| exec.reach.accept_new, wires: &[Native], why: NO_KEYS },
+    Rule { option: "--tty", given: |exec| exec.tty > 0, wires: JOBS, why: "it carries no terminal" },
     Rule {
         option: "--cwd",
         given: |exec| exec.cwd.is_some(),
@@ -102,7 +108,7 @@ const RULES: &[Rule] = &[
     Rule {
         option: "--connect-timeout",
         // Who says what holds anyway isn't misled.
-        given: |exec| exec.connect_timeout != CONNECT_TIMEOUT,
+        given: |exec| exec.reach.connect_timeout != CONNECT_TIMEOUT,
         wires: &[Native, Raw, Length, Header],
         why: "there is no network in between",
     },
@@ -156,6 +162,7 @@ mod tests {
     const TABLE: &[(&[&str], &[&str])] = &[
         (&["--argv"], &TARGETS),
         (&["--no-stdin"], &TARGETS),
+        (&["--tty"], &["web1", "unix:/run/r.sock", "local"]),
         (&["--user", "ada"], &["web1", "unix:/run/r.sock", "local"]),
         (&["--port", "7"], &["web1"]),
         (&["--identity", "key"], &["web1"]),

@@ -6,7 +6,7 @@ use remora_client::{Class, ConnectError, HostTrust, Opened, Options, Target, con
 use super::capture;
 use super::local::{self, LocalServer};
 use super::timeline::Timeline;
-use crate::arguments::Exec;
+use crate::arguments::Reach;
 use crate::printable::{chain, escape};
 use crate::terminal::{Failure, ask, say};
 use crate::user_keys::Memory;
@@ -34,11 +34,11 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) fn new(exec: &Exec, place: &Place) -> Self {
-        let remembers = matches!(place.target, Target::Native { .. }) && exec.identity.is_empty();
+    pub(super) fn new(reach: &Reach, place: &Place) -> Self {
+        let remembers = matches!(place.target, Target::Native { .. }) && reach.identity.is_empty();
         Access {
             memory: remembers.then(|| Memory::open(&place.user, &place.host, place.port)),
-            files: host_keys::files(exec.known_hosts.as_deref()),
+            files: host_keys::files(reach.known_hosts.as_deref()),
             accepted: None,
             unlocked: None,
             unlocked_path: None,
@@ -63,40 +63,40 @@ pub(super) struct Attempt {
 impl Place {
     pub(super) async fn open(
         &self,
-        exec: &Exec,
+        reach: &Reach,
         timeline: &Timeline,
         access: &mut Access,
     ) -> Result<Attempt, Failure> {
         match &self.target {
             Target::Local => {
-                let (opened, server) = local::connect(&self.user, capture::tap(exec)?).await?;
+                let (opened, server) = local::connect(&self.user, capture::tap(reach)?).await?;
                 access.sure = false;
                 Ok(Attempt { opened, server: Some(server) })
             }
             Target::Unix { path } => {
                 access.sure = false;
-                let opened = connect_unix(path, &self.user, capture::tap(exec)?)
+                let opened = connect_unix(path, &self.user, capture::tap(reach)?)
                     .await
                     .map_err(|error| self.failure(&error))?;
                 timeline.note("connected");
                 Ok(Attempt { opened, server: None })
             }
             _ => {
-                self.open_native(exec, timeline, access).await.map(|opened| Attempt { opened, server: None })
+                self.open_native(reach, timeline, access).await.map(|opened| Attempt { opened, server: None })
             }
         }
     }
 
     async fn open_native(
         &self,
-        exec: &Exec,
+        reach: &Reach,
         timeline: &Timeline,
         access: &mut Access,
     ) -> Result<Opened, Failure> {
         let ask_all = !access.sure;
         loop {
             let remembered = access.memory.as_ref().and_then(Memory::key).filter(|_| !ask_all);
-            let mut choice = user_keys::find(&exec.identity, remembered.as_ref()).await?;
+            let mut choice = user_keys::find(&reach.identity, remembered.as_ref()).await?;
             if let (Some(public), Some(path)) = (&access.unlocked, &access.unlocked_path) {
                 choice.keys.retain(|key| key.public != *public);
                 choice.keys.insert(0, user_keys::unlock(&self.host, path)?);
@@ -108,15 +108,15 @@ impl Place {
             // A remembered key is the only one looked for: there may be others.
             access.sure = choice.sure && (choice.keys.len() > 1 || remembered.is_some());
             let known = host_keys::read(&access.files).lookup(&self.host, self.port);
-            let trust = HostTrust { known, accept_new: exec.accept_new, accepted: access.accepted.clone() };
+            let trust = HostTrust { known, accept_new: reach.accept_new, accepted: access.accepted.clone() };
             let options = Options {
                 user: self.user.clone(),
                 trust,
                 keys: choice.keys,
                 sure: choice.sure,
-                connect_timeout: exec.connect_timeout,
+                connect_timeout: reach.connect_timeout,
                 observer: timeline.observer(),
-                tap: capture::tap(exec)?,
+                tap: capture::tap(reach)?,
             };
             match connect(&self.host, self.port, options).await {
                 Ok(opened) => {

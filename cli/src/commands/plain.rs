@@ -31,7 +31,7 @@ pub(crate) async fn run(
     port: u16,
     interrupted: &Cell<bool>,
 ) -> Result<Outcome, Failure> {
-    let timeline = Timeline::new(exec.verbose);
+    let timeline = Timeline::new(exec.reach.verbose);
     let name = Target::Plain { wire, host: host.to_owned(), port }.to_string();
     let words: Vec<Vec<u8>> = exec.command.iter().map(|word| word.as_bytes().to_vec()).collect();
     let request = plain_request(&words, exec.argv).map_err(|error| Failure::usage(error.to_string()))?;
@@ -45,10 +45,10 @@ pub(crate) async fn run(
         })?),
     };
     let options = PlainOptions {
-        connect_timeout: exec.connect_timeout,
+        connect_timeout: exec.reach.connect_timeout,
         raw_end: if exec.silence { RawEnd::GUESS } else { RawEnd::HalfClose },
         observer: timeline.observer(),
-        tap: capture::tap(exec)?,
+        tap: capture::tap(&exec.reach)?,
         ..PlainOptions::default()
     };
     let exchange = Exchange::begin(wire, host, port, request, &options)

@@ -19,5 +19,6 @@ mod receipts;
 mod round_trips;
 mod statuses;
 mod streams;
+mod terminals;
 mod users;
 mod vanishing;

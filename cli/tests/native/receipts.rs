@@ -225,7 +225,7 @@ fn the_status_file_holds_a_usage_error_of_the_whole_line_too() {
     let home = Home::with_key();
     let file = home.path("status.json");
     std::fs::write(&file, "{\"status\":0}").unwrap();
-    run(home.exec(["--status-file", text(&file), "-t", "zzz", "host", "true"])).ended(193);
+    run(home.exec(["--status-file", text(&file), "--timeout", "zzz", "host", "true"])).ended(193);
     let told: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     assert_eq!(told["outcome"]["class"], "usage");
     assert_eq!(told["status"], 193);

@@ -17,6 +17,8 @@ pub(crate) enum ChildStep {
     Session,
     /// dup2(2) or close_range(2).
     Descriptors,
+    /// Taking the terminal (TIOCSCTTY).
+    Terminal,
     /// Joining the cgroup.
     Cgroup,
     /// setrlimit(2).
@@ -29,10 +31,11 @@ pub(crate) enum ChildStep {
 
 impl ChildStep {
     /// All of them; a step's place is its number, and 0 stands for "none failed" in a scene.
-    pub(super) const ALL: [ChildStep; 7] = [
+    pub(super) const ALL: [ChildStep; 8] = [
         ChildStep::Clone,
         ChildStep::Session,
         ChildStep::Descriptors,
+        ChildStep::Terminal,
         ChildStep::Cgroup,
         ChildStep::Limits,
         ChildStep::WorkingDirectory,
@@ -51,6 +54,8 @@ pub(super) struct Scene {
     pub(super) envp: *const *const c_char,
     pub(super) cwd: *const c_char,
     pub(super) stdio: [c_int; 3],
+    /// Descriptor 0 becomes the controlling terminal.
+    pub(super) terminal: bool,
     pub(super) open_files: Option<libc::rlimit>,
     pub(super) address_space: Option<libc::rlimit>,
     pub(super) cgroup: c_int,
@@ -92,6 +97,12 @@ fn perform(scene: &Scene) -> (ChildStep, c_int) {
         // none is overwritten before it is used, and the copies are not close-on-exec.
         if unsafe { libc::dup2(source, target) } < 0 {
             return (ChildStep::Descriptors, last_errno());
+        }
+    }
+    if scene.terminal {
+        // SAFETY: numbers only. This process leads a new session, and nobody else has this terminal as theirs (ioctl_tty(2)).
+        if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 {
+            return (ChildStep::Terminal, last_errno());
         }
     }
     // Marked, not closed: the cgroup's descriptor is still needed, and a failed exec must not have closed anything.

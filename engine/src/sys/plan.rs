@@ -25,6 +25,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) cwd: &'a CStr,
     /// What become descriptors 0, 1 and 2. All of them above 2.
     pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// They are a terminal, which becomes the session's own.
+    pub(crate) terminal: bool,
     /// `RLIMIT_NOFILE`, soft and hard.
     pub(crate) open_files: Option<u64>,
     /// `RLIMIT_AS` in bytes, soft and hard.
@@ -120,6 +122,7 @@ impl Area {
             envp,
             cwd,
             stdio: [-1; 3],
+            terminal: plan.terminal,
             open_files: plan.open_files.map(|wanted| both(wanted.min(hard_limit(Resource::Nofile)))),
             address_space: plan.address_space.map(|wanted| both(wanted.min(hard_limit(Resource::As)))),
             cgroup: -1,

@@ -16,3 +16,4 @@ mod input;
 mod limits;
 mod not_started;
 mod output;
+mod terminals;

@@ -48,6 +48,7 @@ fn control(kind: Kind, body: &[u8]) -> String {
         Kind::End => message::<proto::End>(body),
         Kind::Stop => message::<proto::Stop>(body),
         Kind::Signal => message::<proto::Signal>(body),
+        Kind::Resize => message::<proto::WindowSize>(body),
         Kind::Close => message::<proto::Close>(body),
         Kind::Ping | Kind::Pong | Kind::Stdin | Kind::Stdout | Kind::Stderr => {
             preview(body, body.len() as u64)

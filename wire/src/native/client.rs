@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::fault::Fault;
 use super::frame::{Decoder, Kind, Piece, Stream, data_header};
-use super::queue::{check_channel, code, output_stream, parse, push, push_bytes, push_fault};
+use super::queue::{check_channel, code, output_stream, output_window, parse, push, push_bytes, push_fault};
 use super::stream::{Incoming, Outgoing};
 use super::{VERSION_MAX, VERSION_MIN, proto};
 use crate::limits;
@@ -227,8 +227,8 @@ impl Client {
         self.last_channel = self.last_channel.checked_add(1).ok_or(StartError::NoChannel)?;
         let job = Job {
             stdin: Outgoing::new(if start.no_stdin { 0 } else { stdin_window }),
-            stdout: Incoming::new(self.output_window),
-            stderr: Incoming::new(self.output_window),
+            stdout: Incoming::new(output_window(start, self.output_window)),
+            stderr: Incoming::new(output_window(start, self.output_window)),
         };
         self.jobs.insert(self.last_channel, job);
         push(&mut self.out, Kind::Start, self.last_channel, start);
@@ -292,6 +292,13 @@ impl Client {
     pub fn signal(&mut self, channel: u32, name: &str) {
         if self.jobs.contains_key(&channel) {
             push(&mut self.out, Kind::Signal, channel, &proto::Signal { name: name.to_owned() });
+        }
+    }
+
+    /// Tells that the window of a job's terminal has another size.
+    pub fn resize(&mut self, channel: u32, size: &proto::WindowSize) {
+        if self.jobs.contains_key(&channel) {
+            push(&mut self.out, Kind::Resize, channel, size);
         }
     }
 

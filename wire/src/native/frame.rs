@@ -77,6 +77,8 @@ kinds! {
     Signal = 0x16, "signal";
     /// `Close`.
     Close = 0x17, "close";
+    /// `WindowSize`.
+    Resize = 0x18, "resize";
     /// Bytes of stdin.
     Stdin = 0x20, "stdin";
     /// Bytes of stdout.

@@ -129,6 +129,39 @@ pub struct Argv {
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub arguments: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
+/// The user's shell as a login gives it: its name begins with a dash, and it has no arguments.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LoginShell {
+}
+/// The size of a terminal's window; 0 is "unknown", 65535 the most.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WindowSize {
+    #[prost(uint32, tag = "1")]
+    pub rows: u32,
+    #[prost(uint32, tag = "2")]
+    pub columns: u32,
+    /// Pixels.
+    #[prost(uint32, tag = "3")]
+    pub width: u32,
+    #[prost(uint32, tag = "4")]
+    pub height: u32,
+}
+/// One of the terminal modes of RFC 4254, section 8. A host passes over opcodes that it has no word for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TerminalMode {
+    #[prost(uint32, tag = "1")]
+    pub opcode: u32,
+    #[prost(uint32, tag = "2")]
+    pub argument: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Terminal {
+    #[prost(message, optional, tag = "1")]
+    pub size: ::core::option::Option<WindowSize>,
+    /// How it differs from what the host's kernel makes; 256 at most.
+    #[prost(message, repeated, tag = "2")]
+    pub modes: ::prost::alloc::vec::Vec<TerminalMode>,
+}
 /// Start a job on this frame's channel.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Start {
@@ -156,7 +189,14 @@ pub struct Start {
     /// Boot id this start was first sent to; empty on the first try.
     #[prost(bytes = "vec", tag = "10")]
     pub boot_id: ::prost::alloc::vec::Vec<u8>,
-    #[prost(oneof = "start::Command", tags = "3, 4")]
+    /// A terminal of its own: stdin, stdout and stderr are that terminal, all it prints comes as stdout. no_stdin must be absent, and an
+    /// end of stdin is what a person's Ctrl-D is.
+    #[prost(message, optional, tag = "11")]
+    pub terminal: ::core::option::Option<Terminal>,
+    /// Initial limit of this job's output streams; absent (0): the one of ClientHello. Only less counts.
+    #[prost(uint64, tag = "12")]
+    pub output_window: u64,
+    #[prost(oneof = "start::Command", tags = "3, 4, 13")]
     pub command: ::core::option::Option<start::Command>,
 }
 /// Nested message and enum types in `Start`.
@@ -169,6 +209,9 @@ pub mod start {
         /// Run as it is, with no shell.
         #[prost(message, tag = "4")]
         Argv(super::Argv),
+        /// Run the user's shell itself, as a login shell.
+        #[prost(message, tag = "13")]
+        LoginShell(super::LoginShell),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -55,3 +55,8 @@ pub(super) fn output_stream(kind: Kind, code: i32) -> Result<Stream, Fault> {
         _ => Err(Fault::Malformed { kind, what: "it names no stream that the server sends" }),
     }
 }
+
+/// The initial limit of a job's output streams, when the connection's is `usual`.
+pub(super) fn output_window(start: &proto::Start, usual: u64) -> u64 {
+    if start.output_window == 0 { usual } else { start.output_window.min(usual) }
+}

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::fault::Fault;
 use super::frame::{Decoder, Kind, Piece, Stream, data_header};
-use super::queue::{check_channel, code, output_stream, parse, push, push_bytes, push_fault};
+use super::queue::{check_channel, code, output_stream, output_window, parse, push, push_bytes, push_fault};
 use super::stream::{Incoming, Outgoing};
 use super::{VERSION_MAX, VERSION_MIN, proto};
 use crate::limits;
@@ -73,6 +73,13 @@ pub enum ServerEvent {
         channel: u32,
         /// The signal's name without `SIG`, unchecked.
         name: String,
+    },
+    /// The window of a job's terminal has another size.
+    Resize {
+        /// The job's channel.
+        channel: u32,
+        /// Each number is 65535 at most.
+        size: proto::WindowSize,
     },
     /// A job is to be ended.
     Close {
@@ -447,8 +454,8 @@ impl Server {
                 Ok(Some(ServerEvent::Authenticate { user: message.user, proof }))
             }
             (Phase::Open { output_window }, Kind::Start) => {
-                let output_window = *output_window;
-                self.handle_start(channel, parse(kind, body)?, output_window).map(Some)
+                let usual = *output_window;
+                self.handle_start(channel, parse(kind, body)?, usual).map(Some)
             }
             (Phase::Open { .. }, _) => self.handle_job(kind, channel, body),
             (Phase::Unauthenticated { .. }, kind) if kind.code() >= Kind::Start.code() => {
@@ -462,7 +469,7 @@ impl Server {
         &mut self,
         channel: u32,
         start: proto::Start,
-        output_window: u64,
+        usual_window: u64,
     ) -> Result<ServerEvent, Fault> {
         let malformed = |what| Fault::Malformed { kind: Kind::Start, what };
         if channel <= self.last_channel {
@@ -481,18 +488,29 @@ impl Server {
             }
             Some(_) => {}
         }
+        if let Some(terminal) = &start.terminal {
+            if start.no_stdin {
+                return Err(malformed("it has a terminal and no stdin"));
+            }
+            if terminal.modes.len() > limits::TERMINAL_MODES {
+                return Err(malformed("it has too many terminal modes"));
+            }
+            check_size(Kind::Start, &terminal.size.unwrap_or_default())?;
+        }
+        let window = output_window(&start, usual_window);
         self.last_channel = channel;
         let job = Job {
             stdin: Incoming::new(if start.no_stdin { 0 } else { self.stdin_window }),
-            stdout: Outgoing::new(output_window),
-            stderr: Outgoing::new(output_window),
+            stdout: Outgoing::new(window),
+            stderr: Outgoing::new(window),
         };
         self.jobs.insert(channel, job);
         Ok(ServerEvent::Start { channel, start: Box::new(start) })
     }
 
     fn handle_job(&mut self, kind: Kind, channel: u32, body: Bytes) -> Result<Option<ServerEvent>, Fault> {
-        let known = matches!(kind, Kind::End | Kind::Credit | Kind::Stop | Kind::Signal | Kind::Close);
+        let known =
+            matches!(kind, Kind::End | Kind::Credit | Kind::Stop | Kind::Signal | Kind::Close | Kind::Resize);
         if !known {
             return Err(Fault::UnexpectedKind(kind));
         }
@@ -522,10 +540,27 @@ impl Server {
             Kind::Signal => {
                 Ok(Some(ServerEvent::Signal { channel, name: parse::<proto::Signal>(kind, body)?.name }))
             }
+            Kind::Resize => {
+                let size: proto::WindowSize = parse(kind, body)?;
+                check_size(kind, &size)?;
+                Ok(Some(ServerEvent::Resize { channel, size }))
+            }
             _ => {
                 let _: proto::Close = parse(kind, body)?;
                 Ok(Some(ServerEvent::Close { channel }))
             }
         }
+    }
+}
+
+/// A window's size is four 16-bit numbers (`struct winsize`).
+fn check_size(kind: Kind, size: &proto::WindowSize) -> Result<(), Fault> {
+    if [size.rows, size.columns, size.width, size.height]
+        .into_iter()
+        .all(|number| number <= u32::from(u16::MAX))
+    {
+        Ok(())
+    } else {
+        Err(Fault::Malformed { kind, what: "its window is larger than any" })
     }
 }
