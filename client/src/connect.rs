@@ -10,7 +10,7 @@ use remora_identity::known_hosts::{HostKeyKinds, KnownKeys, Recorded, Verdict};
 use remora_net::{ByteStream, Carrier, Link, LinkError, Tap, tls};
 use remora_wire::limits;
 use remora_wire::native::{ALPN, Client, ClientEvent, proto};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::auth::{UserKey, UserKeyError};
 use crate::connection::Connection;
@@ -70,7 +70,7 @@ pub struct Options {
     pub keys: Vec<UserKey>,
     /// Whether the first key is sure enough to be used without asking: it worked last time, or is the only one.
     pub sure: bool,
-    /// For how long to try to connect.
+    /// For how long to try, from the first address to the host's hello and its pick of a key.
     pub connect_timeout: Duration,
     /// Is told what happens.
     pub observer: Option<Observer>,
@@ -89,7 +89,7 @@ pub enum ConnectError {
     #[error(transparent)]
     Tls(#[from] tls::ConnectError),
     /// The host said nothing for too long.
-    #[error("no answer from {address} within {} s", limit.as_secs())]
+    #[error("no answer from {address} within {limit:?}")]
     Timeout {
         /// Where.
         address: String,
@@ -194,15 +194,17 @@ pub struct Opened {
 pub async fn connect(host: &str, port: u16, options: Options) -> Result<Opened, ConnectError> {
     let observe =
         |step| options.observer.as_ref().into_iter().for_each(|observer| observer(Step::clone(&step)));
+    // One limit for all of it: whoever names one means the whole way, not a step of it.
+    let until = Instant::now() + options.connect_timeout;
     let addresses = dial::resolve(host, port).await?;
     observe(Step::Resolved(addresses.clone()));
-    let (stream, address) = dial::tcp(&addresses, options.connect_timeout).await?;
+    let (stream, address) = dial::tcp(&addresses, until.saturating_duration_since(Instant::now())).await?;
     observe(Step::Connected(address));
-    let late = |_| ConnectError::Timeout { address: address.to_string(), limit: DIAL_TIMEOUT };
+    let late = |_| ConnectError::Timeout { address: address.to_string(), limit: options.connect_timeout };
 
     let kinds = kinds(&options.trust);
     let (mut carrier, shown) =
-        timeout(DIAL_TIMEOUT, tls::connect(stream, &kinds, ALPN)).await.map_err(late)??;
+        timeout_at(until, tls::connect(stream, &kinds, ALPN)).await.map_err(late)??;
     let suite = carrier.connection().map(|connection| suite(connection)).unwrap_or_default();
     observe(Step::Secured { key: shown.key.clone(), suite });
     // Nothing of ours was sent so far but the handshake, and nothing is unless this key is the right one.
@@ -210,7 +212,7 @@ pub async fn connect(host: &str, port: u16, options: Options) -> Result<Opened, 
 
     carrier.set_tap(options.tap.clone());
     let mut link = Link::new(carrier, Client::new(limits::WINDOW));
-    let hello = timeout(DIAL_TIMEOUT, greeting(&mut link)).await.map_err(late)??;
+    let hello = timeout_at(until, greeting(&mut link)).await.map_err(late)??;
     let nonce = nonce(&hello);
     let context = AuthContext {
         binding: AuthBinding::Tls { exporter: shown.exporter },
@@ -219,7 +221,7 @@ pub async fn connect(host: &str, port: u16, options: Options) -> Result<Opened, 
         host_key_blob: shown.key.blob(),
     };
     link.end.hello(SOFTWARE);
-    let key = timeout(DIAL_TIMEOUT, choose(&mut link, &options, observe)).await.map_err(late)??;
+    let key = timeout_at(until, choose(&mut link, &options, observe)).await.map_err(late)??;
     observe(Step::Proving { fingerprint: key.public.fingerprint(), source: key.source.clone() });
     let proof = key.prove(&context, &options.user).await?;
     let user_key = Some(key.public.clone());

@@ -13,6 +13,7 @@ use remora_wire::native::{Client, ClientEvent, Stream, proto};
 use tokio::time::timeout;
 
 use crate::job::{Job, JobError, JobState};
+use crate::liveness::{ANSWER, Liveness, Pulse};
 
 /// How long the host may take to judge who the user is: it answers a good proof at once, and a bad one in less than a second.
 pub const VERDICT: Duration = Duration::from_secs(30);
@@ -108,6 +109,7 @@ impl Connection {
             going_away: None,
             leaving: false,
             boot_id,
+            liveness: Liveness::new(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         let task = shared.clone();
@@ -211,6 +213,7 @@ pub(crate) struct State {
     going_away: Option<String>,
     leaving: bool,
     boot_id: Vec<u8>,
+    liveness: Liveness,
 }
 
 impl State {
@@ -249,6 +252,7 @@ impl State {
             }
             match self.link.poll_event(cx) {
                 Poll::Ready(Ok(event)) => {
+                    self.liveness.rest();
                     if let Some(error) = self.handle(event) {
                         return self.fail(cx, error);
                     }
@@ -260,6 +264,16 @@ impl State {
         if self.leaving && !self.jobs.is_empty() {
             // Nobody can come back for these: the host ends them when the connection goes.
             return self.fail(cx, JobError::Left);
+        }
+        if self.link.end.running() == 0 {
+            // Nobody waits for a word of the host's.
+            self.liveness.rest();
+        }
+        while let Poll::Ready(pulse) = self.liveness.poll(cx) {
+            match pulse {
+                Pulse::Ask => self.link.end.ping([0; 8]),
+                Pulse::Gone => return self.fail(cx, LinkError::Silent(ANSWER).into()),
+            }
         }
         if let Err(error) = self.send_stdin() {
             return self.fail(cx, LinkError::from(error).into());

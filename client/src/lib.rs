@@ -9,6 +9,7 @@ mod connect;
 mod connection;
 mod dial;
 mod job;
+mod liveness;
 mod outcome;
 pub mod plain;
 mod target;
@@ -21,6 +22,7 @@ pub use connect::{
 pub use connection::{Connection, Request, StartError, VERDICT};
 pub use dial::{DIAL_TIMEOUT, DialError};
 pub use job::{Finished, Job, JobError, Reader, Writer};
+pub use liveness::SILENCE;
 pub use outcome::{Class, Outcome, exit_status, outcome_of};
 pub use remora_identity::PublicKey;
 pub use remora_wire::native::Stream;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use remora_client::{JobError, Request, Stream, VERDICT, proto};
+use remora_client::{JobError, Request, SILENCE, Stream, VERDICT, proto};
+use remora_net::LinkError;
 use remora_wire::limits;
 use remora_wire::native::Kind;
 use tokio::time::timeout;
@@ -98,6 +99,20 @@ async fn a_verdict_that_never_comes_is_waited_for_so_long_and_no_longer() {
     // One that comes late is a verdict all the same, for whoever asks again.
     foe.say(&accepted()).await;
     assert_eq!(connection.accepted().await.unwrap(), "host");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_freezes_is_asked_and_then_given_up() {
+    let (mut foe, _connection, job) = Foe::with_job().await;
+    let start = tokio::time::Instant::now();
+    // It answers once, and then no more.
+    foe.wait_for(Kind::Ping).await;
+    foe.say(&raw_frame(Kind::Pong, 0, &[0; 8])).await;
+    let heard = start.elapsed();
+    let Err(error @ JobError::Lost(_)) = job.wait().await else { panic!("not lost") };
+    assert!(matches!(&error, JobError::Lost(link) if matches!(**link, LinkError::Silent(_))), "{error:?}");
+    let silent = start.elapsed() - heard;
+    assert!((SILENCE / 2..=SILENCE + Duration::from_millis(100)).contains(&silent), "{silent:?}");
 }
 
 #[tokio::test]
