@@ -23,7 +23,7 @@ use crate::prepare::prepare;
 use crate::reader::Reader;
 use crate::request::{JobRequest, Limits, Stdin, Terminal};
 use crate::spawners::{Spawners, Times};
-use crate::state::{OnChange, Shared};
+use crate::state::{OnChange, Process, Shared};
 use crate::sys::{self, Plan};
 use crate::terminal;
 use crate::writer::Writer;
@@ -110,6 +110,7 @@ impl Engine {
                     argv: &prepared.argv,
                     envp: &prepared.envp,
                     cwd: &prepared.cwd,
+                    or_root: prepared.is_home,
                     stdio: theirs.each_ref().map(AsFd::as_fd),
                     terminal: rest.terminal.is_some(),
                     open_files: limits.open_files,
@@ -126,8 +127,7 @@ impl Engine {
         let pidfd = Arc::new(spawned.pidfd);
         let input = InputQueue::new(limits.stdin_window, ours.stdin.is_none());
         let shared = Arc::new(Shared::new(
-            spawned.pid,
-            Arc::clone(&pidfd),
+            Process { pid: spawned.pid, pidfd: Arc::clone(&pidfd), in_root: spawned.in_root },
             limits.window,
             input,
             on_change,

@@ -68,6 +68,11 @@ impl Job {
         self.shared().pid
     }
 
+    /// Whether its working directory is the root, since it asked for none and its account's home can't be gone to.
+    pub fn is_in_root(&self) -> bool {
+        self.shared().in_root
+    }
+
     /// Gives input at an absolute offset. It is queued, not copied, and written as fast as the command reads.
     ///
     /// Once the command has closed its input, or has none, the bytes are discarded and count as consumed.

@@ -25,6 +25,8 @@ pub(crate) struct Prepared {
     pub(crate) argv: Vec<CString>,
     pub(crate) envp: Vec<CString>,
     pub(crate) cwd: CString,
+    /// Nobody asked for it: it is the home.
+    pub(crate) is_home: bool,
     /// The command is the shell of a line.
     is_shell: bool,
     /// The command as it was asked for.
@@ -63,6 +65,7 @@ impl Prepared {
             },
         };
         let candidates = candidates(&command, environment.get("PATH").unwrap_or(FALLBACK_PATH));
+        let is_home = cwd.is_none();
         let cwd = match cwd {
             Some(cwd) => account.home.join(cwd),
             None => account.home.clone(),
@@ -72,6 +75,7 @@ impl Prepared {
             argv: argv.into_iter().map(string).collect::<Result<_, _>>()?,
             envp: environment.into_strings()?,
             cwd: string(cwd.into_os_string().into_vec())?,
+            is_home,
             is_shell,
             command: OsString::from_vec(command),
         })

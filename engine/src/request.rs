@@ -70,7 +70,7 @@ pub struct JobRequest {
     pub program: Program,
     /// The shell for [`Program::Line`]; `None`: the account's login shell.
     pub shell: Option<PathBuf>,
-    /// Working directory; `None`: the account's home. A relative one is taken from the home.
+    /// Working directory; `None`: the account's home, or the root where that can't be gone to. A relative one is taken from the home.
     pub cwd: Option<PathBuf>,
     /// Names and values, added to the base environment; the last one of a name wins.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,

@@ -101,9 +101,18 @@ impl State {
     }
 }
 
+/// A job's process.
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: Arc<OwnedFd>,
+    /// Its working directory is the root, since its home can't be gone to.
+    pub(crate) in_root: bool,
+}
+
 /// Shared by all handles of a job and its driver.
 pub(crate) struct Shared {
     pub(crate) pid: i32,
+    pub(crate) in_root: bool,
     state: Mutex<State>,
     finished: OnceLock<Arc<Ended>>,
     over: Notify,
@@ -113,18 +122,19 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(
-        pid: i32,
-        pidfd: Arc<OwnedFd>,
+        process: Process,
         window: usize,
         input: InputQueue,
         on_change: OnChange,
         running: Arc<AtomicUsize>,
         terminal: Option<OwnedFd>,
     ) -> Self {
+        let Process { pid, pidfd, in_root } = process;
         running.fetch_add(1, Ordering::Relaxed);
         let output = |ended| OutputState { ring: Ring::new(window), ended, close: false };
         Shared {
             pid,
+            in_root,
             state: Mutex::new(State {
                 // On a terminal stdout and stderr are one stream.
                 outputs: [output(false), output(terminal.is_some())],

@@ -226,6 +226,9 @@ impl Connection {
         }
         match self.try_start(channel, start, &settings) {
             Ok(job) => {
+                if job.is_in_root() {
+                    subject.working_directory = b"/".to_vec();
+                }
                 info!(peer = %self.peer, user = %subject.user, pid = job.pid(), "job started");
                 self.link.end.started(channel, u64::try_from(job.pid()).unwrap_or(0));
                 self.jobs.insert(channel, Served { job, subject });

@@ -53,6 +53,8 @@ pub(super) struct Scene {
     pub(super) argv: *const *const c_char,
     pub(super) envp: *const *const c_char,
     pub(super) cwd: *const c_char,
+    /// Where that can't be gone to, the root will do.
+    pub(super) or_root: bool,
     pub(super) stdio: [c_int; 3],
     /// Descriptor 0 becomes the controlling terminal.
     pub(super) terminal: bool,
@@ -60,6 +62,8 @@ pub(super) struct Scene {
     pub(super) address_space: Option<libc::rlimit>,
     pub(super) cgroup: c_int,
     pub(super) umask: Option<libc::mode_t>,
+    /// 1 where the root had to do.
+    pub(super) in_root: AtomicU32,
     pub(super) failed_step: AtomicU32,
     pub(super) failed_errno: AtomicI32,
     pub(super) failed_candidate: AtomicU32,
@@ -118,7 +122,12 @@ fn perform(scene: &Scene) -> (ChildStep, c_int) {
     }
     // SAFETY: chdir(2) reads a string that ends with a NUL; the working directory isn't shared (no CLONE_FS).
     if unsafe { libc::chdir(scene.cwd) } < 0 {
-        return (ChildStep::WorkingDirectory, last_errno());
+        let errno = last_errno();
+        // SAFETY: as above.
+        if !scene.or_root || unsafe { libc::chdir(c"/".as_ptr()) } < 0 {
+            return (ChildStep::WorkingDirectory, errno);
+        }
+        scene.in_root.store(1, Ordering::Release);
     }
     if let Some(mask) = scene.umask {
         // SAFETY: umask(2) takes a number and can't fail; the mask isn't shared (no CLONE_FS).

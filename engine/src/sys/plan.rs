@@ -23,6 +23,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) envp: &'a [CString],
     /// Working directory.
     pub(crate) cwd: &'a CStr,
+    /// Where that can't be gone to, the root will do, as it does for sshd when the home directory is missing.
+    pub(crate) or_root: bool,
     /// What become descriptors 0, 1 and 2. All of them above 2.
     pub(crate) stdio: [BorrowedFd<'a>; 3],
     /// They are a terminal, which becomes the session's own.
@@ -121,12 +123,14 @@ impl Area {
             argv,
             envp,
             cwd,
+            or_root: plan.or_root,
             stdio: [-1; 3],
             terminal: plan.terminal,
             open_files: plan.open_files.map(|wanted| both(wanted.min(hard_limit(Resource::Nofile)))),
             address_space: plan.address_space.map(|wanted| both(wanted.min(hard_limit(Resource::As)))),
             cgroup: -1,
             umask: plan.umask.map(|mask| mask as libc::mode_t & 0o777),
+            in_root: AtomicU32::new(0),
             failed_step: AtomicU32::new(0),
             failed_errno: AtomicI32::new(0),
             failed_candidate: AtomicU32::new(0),

@@ -32,6 +32,8 @@ pub(crate) struct Spawned {
     pub(crate) pid: i32,
     /// A descriptor for it, close-on-exec.
     pub(crate) pidfd: OwnedFd,
+    /// Its working directory is the root, since it can't go to its own.
+    pub(crate) in_root: bool,
     /// Peak memory in bytes of the process that spawned it; what a child's figure can't be told from if it is smaller.
     pub(crate) floor: u64,
 }
@@ -101,9 +103,12 @@ impl Spawner {
         self.area.lay_out(plan).map_err(too_long)?;
         self.ask(plan).map_err(Failed::Spawner)?;
         let result = match self.answer(patience) {
-            Ok((answer, Some(pidfd))) if answer.step == 0 => {
-                Ok(Spawned { pid: answer.pid, pidfd, floor: answer.floor_kib.saturating_mul(1024) })
-            }
+            Ok((answer, Some(pidfd))) if answer.step == 0 => Ok(Spawned {
+                pid: answer.pid,
+                pidfd,
+                in_root: answer.in_root != 0,
+                floor: answer.floor_kib.saturating_mul(1024),
+            }),
             Ok((answer, _)) => match ChildStep::ALL.get(answer.step as usize) {
                 Some(step) => {
                     discard_child(answer.pid);

@@ -20,6 +20,8 @@ pub(super) struct Answer {
     pub(super) errno: i32,
     /// The candidate that `errno` is about.
     pub(super) candidate: u32,
+    /// 1 where the root had to do as the working directory.
+    pub(super) in_root: u64,
     /// Peak resident set of this process.
     pub(super) floor_kib: u64,
 }
@@ -185,7 +187,7 @@ impl Request {
 
 impl Answer {
     fn failed(step: ChildStep, errno: c_int) -> Self {
-        Answer { pid: 0, step: step as u32, errno, candidate: 0, floor_kib: 0 }
+        Answer { pid: 0, step: step as u32, errno, candidate: 0, in_root: 0, floor_kib: 0 }
     }
 }
 
@@ -273,6 +275,7 @@ impl Children {
             step: scene.failed_step.load(Ordering::Acquire),
             errno: scene.failed_errno.load(Ordering::Acquire),
             candidate: scene.failed_candidate.load(Ordering::Acquire),
+            in_root: scene.in_root.load(Ordering::Acquire).into(),
             floor_kib,
         };
         if answer.step != 0 {

@@ -118,3 +118,21 @@ async fn open_files_are_limited() {
     let line = done.text().lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(line.split_whitespace().collect::<Vec<_>>()[3..5], ["33", "33"]);
 }
+
+#[tokio::test]
+async fn without_a_home_a_job_runs_in_the_root_unless_it_asked_for_a_place() {
+    let mut host = Host::new(quick());
+    host.account.home = "/nonexistent".into();
+    let job = host.start(JobRequest::argv(["pwd"]), Limits::default()).unwrap();
+    assert!(job.job.is_in_root());
+    assert_eq!(job.collect().await.text(), "/\n");
+    let request = JobRequest { cwd: Some("elsewhere".into()), ..JobRequest::argv(["pwd"]) };
+    assert_eq!(
+        host.start(request, Limits::default()).unwrap_err().step,
+        remora_engine::Step::WorkingDirectory
+    );
+    let request = JobRequest { cwd: Some("/usr".into()), ..JobRequest::argv(["pwd"]) };
+    let job = host.start(request, Limits::default()).unwrap();
+    assert!(!job.job.is_in_root());
+    assert_eq!(job.collect().await.text(), "/usr\n");
+}
