@@ -225,8 +225,13 @@ impl Client {
             return Err(StartError::TooManyJobs(max_jobs));
         }
         self.last_channel = self.last_channel.checked_add(1).ok_or(StartError::NoChannel)?;
+        let mut stdin = Outgoing::new(if start.no_stdin { 0 } else { stdin_window });
+        if start.no_stdin {
+            // The start has said so: there is no end to tell.
+            stdin.end();
+        }
         let job = Job {
-            stdin: Outgoing::new(if start.no_stdin { 0 } else { stdin_window }),
+            stdin,
             stdout: Incoming::new(output_window(start, self.output_window)),
             stderr: Incoming::new(output_window(start, self.output_window)),
         };
