@@ -11,7 +11,7 @@ use remora_identity::limits::KNOWN_HOSTS_MAX;
 
 use crate::home;
 use crate::printable::escape;
-use crate::terminal::say;
+use crate::terminal::Failure;
 
 /// The host keys of the whole machine, as ssh's GlobalKnownHostsFile.
 const GLOBAL: &str = "/etc/ssh/ssh_known_hosts";
@@ -28,27 +28,44 @@ pub(crate) fn files(named: Option<&Path>) -> Vec<PathBuf> {
     }
 }
 
-/// Reads the files that are there. One that can't be read is told, and adds no trust.
-pub(crate) fn read(files: &[PathBuf]) -> KnownHosts {
+/// Finds a mistyped `--known-hosts` before anything is sent: its folder must be there, since a new key may have to be recorded.
+///
+/// # Errors
+/// The folder isn't there.
+pub(crate) fn check(named: Option<&Path>) -> Result<(), Failure> {
+    match named.and_then(Path::parent) {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(Failure::usage(format!(
+            "--known-hosts: there is no folder {}",
+            escape(&folder.display().to_string())
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the files that are there.
+///
+/// # Errors
+/// One is there and can't be read: what it says against a host's key is not known then, and an empty one would say nothing.
+pub(crate) fn read(files: &[PathBuf]) -> Result<KnownHosts, Failure> {
     let mut known = KnownHosts::default();
     for path in files {
         let name = path.display().to_string();
+        let unusable = |error: String| {
+            Failure::usage(format!("can't use {}: {error}", escape(&name)))
+                .with_hint("it holds the keys of the hosts you know; name another file with --known-hosts")
+        };
         let read = || -> io::Result<Vec<u8>> {
             let mut text = Vec::new();
             File::open(path)?.take(KNOWN_HOSTS_MAX as u64 + 1).read_to_end(&mut text)?;
             Ok(text)
         };
         match read() {
-            Ok(text) => {
-                if let Err(error) = known.read(&name, &text) {
-                    say(&format!("{}: {error}; it is not used", escape(&name)));
-                }
-            }
+            Ok(text) => known.read(&name, &text).map_err(|error| unusable(error.to_string()))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => say(&format!("can't read {}: {error}", escape(&name))),
+            Err(error) => return Err(unusable(error.to_string())),
         }
     }
-    known
+    Ok(known)
 }
 
 /// Records a key as ssh would write it: hashed where the file's other names are, in one write.
@@ -56,8 +73,9 @@ pub(crate) fn read(files: &[PathBuf]) -> KnownHosts {
 /// # Errors
 /// I/O errors; [`io::ErrorKind::InvalidInput`] for a host name that can't stand in the file.
 pub(crate) fn record(file: &Path, host: &str, port: u16, key: &PublicKey) -> io::Result<()> {
-    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // ssh makes this folder too. Any other that is missing was mistyped.
+    if let Some(folder) = file.parent().filter(|folder| folder.ends_with(".ssh") && !folder.exists()) {
+        DirBuilder::new().mode(0o700).create(folder)?;
     }
     let mut options = OpenOptions::new();
     let mut opened = options.read(true).append(true).create(true).mode(0o600).open(file)?;

@@ -90,6 +90,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let command = std::env::args().nth(1).filter(|word| ["exec", "serve", "wire"].contains(&word.as_str()));
     let failure = Failure::usage(escape(&wrong.join(" ")));
     status_file(&failure);
+    json_object(&failure);
     let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
     failure
         .with_hint(tip.map(escape).unwrap_or_else(|| match command {
@@ -112,9 +113,21 @@ fn status_file(failure: &Failure) {
     });
     if let Some(path) = path.filter(|_| words.first().is_some_and(|verb| verb == "exec")) {
         let status = exit_status(&failure.outcome, false);
-        let text = crate::commands::receipt::status(&failure.outcome, status, "").to_string() + "\n";
+        let text =
+            crate::commands::receipt::status(&failure.outcome, status, "", Some(failure)).to_string() + "\n";
         if let Err(error) = std::fs::write(&path, text) {
             say(&format!("can't write {}: {error}", escape(&path.display().to_string())));
+        }
+    }
+}
+
+/// `--json` prints an object whatever happens, so also when the rest of the line makes no sense.
+fn json_object(failure: &Failure) {
+    let mut words = std::env::args_os().skip(1).take_while(|word| word != "--");
+    if words.next().is_some_and(|verb| verb == "exec") && words.any(|word| word == "--json") {
+        let object = crate::commands::receipt::failed("", serde_json::Value::Null, failure, None);
+        if let Err(error) = print(&(object.to_string() + "\n")) {
+            say(&format!("can't write standard output: {error}"));
         }
     }
 }
@@ -152,25 +165,42 @@ pub(crate) fn ask(question: &str) -> Option<String> {
     Some(line.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// Asks a person for a secret, which isn't shown and is wiped after use; none without a terminal, or when they press Ctrl-C or Ctrl-D.
-pub(crate) fn ask_secret(question: &str) -> Option<Zeroizing<Vec<u8>>> {
+/// What a person says to a question for a secret.
+pub(crate) enum Secret {
+    /// This; wiped after use.
+    Given(Zeroizing<Vec<u8>>),
+    /// Nothing: Ctrl-D.
+    Declined,
+    /// There is no terminal to ask on.
+    NoTerminal,
+}
+
+/// Asks a person for a secret, which isn't shown. Ctrl-C ends this process as it does everywhere, with the terminal as it was.
+pub(crate) fn ask_secret(question: &str) -> Secret {
     use std::io::Read;
 
-    let tty = controlling()?;
+    let Some(tty) = controlling() else { return Secret::NoTerminal };
     // Silence first: who sees the question and answers at once must not be heard, nor have the answer thrown away.
-    let silence = Silence::on(&tty)?;
-    (&tty).write_all(question.as_bytes()).ok()?;
+    let Some(silence) = Silence::on(&tty) else { return Secret::NoTerminal };
+    if (&tty).write_all(question.as_bytes()).is_err() {
+        return Secret::NoTerminal;
+    }
+    let mut interrupted = false;
     let mut secret = Zeroizing::new(Vec::with_capacity(ANSWER));
     let answer = loop {
         let mut byte = [0];
         match (&tty).read(&mut byte) {
             Ok(1) => {}
-            _ => break None,
+            _ => break Secret::Declined,
         }
         match byte {
-            [b'\n' | b'\r'] => break Some(secret),
+            [b'\n' | b'\r'] => break Secret::Given(secret),
             // Ctrl-C and Ctrl-D: keys are bytes here, so that the terminal is restored whatever is pressed.
-            [0x03 | 0x04] => break None,
+            [0x03] => {
+                interrupted = true;
+                break Secret::Declined;
+            }
+            [0x04] => break Secret::Declined,
             [0x15] => secret.clear(),
             [0x08 | 0x7f] => {
                 secret.pop();
@@ -181,6 +211,11 @@ pub(crate) fn ask_secret(question: &str) -> Option<Zeroizing<Vec<u8>>> {
     };
     drop(silence);
     let _ = (&tty).write_all(b"\n");
+    if interrupted {
+        // What the terminal would have done: all that runs in front of it is told, the shell of a loop as well. Comes back only
+        // where the signal is ignored.
+        let _ = rustix::process::kill_current_process_group(rustix::process::Signal::INT);
+    }
     answer
 }
 

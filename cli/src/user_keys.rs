@@ -12,7 +12,7 @@ use remora_net::agent::Agent;
 
 use crate::home;
 use crate::printable::{chain, escape};
-use crate::terminal::{Failure, say};
+use crate::terminal::{Failure, Secret, say};
 
 /// ssh's default names (ssh(1), -i), without hardware keys.
 const DEFAULTS: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
@@ -129,12 +129,14 @@ pub(crate) fn unlock(target: &str, path: &Path) -> Result<UserKey, Failure> {
     };
     for _ in 0..3 {
         let question = format!("Passphrase for key {name}: ");
-        let Some(passphrase) = crate::terminal::ask_secret(&question) else {
-            let text =
-                format!("the key {name} is under a passphrase, and there is no terminal to ask for it");
-            return Err(
-                Failure::new(Unauthenticated, target, text).with_hint("add the key to an agent: ssh-add")
-            );
+        let none = |why| {
+            let text = format!("the key {name} is under a passphrase, and {why}");
+            Failure::new(Unauthenticated, target, text).with_hint("add the key to an agent: ssh-add")
+        };
+        let passphrase = match crate::terminal::ask_secret(&question) {
+            Secret::Given(passphrase) => passphrase,
+            Secret::Declined => return Err(none("you did not give it")),
+            Secret::NoTerminal => return Err(none("there is no terminal to ask for it")),
         };
         match encrypted.decrypt(&passphrase) {
             Ok(key) => return Ok(UserKey { public: file.public, signer: Signer::Key(key), source: name }),

@@ -108,10 +108,10 @@ impl std::str::FromStr for Target {
             "raw" => Plain::Raw,
             "length" => Plain::Length,
             "header" => Plain::Header,
-            other => return Err(TargetError::Scheme(other.to_owned())),
+            other => return Err(TargetError::Scheme(other.escape_debug().to_string())),
         };
         let (host, port) = host_port(rest)?;
-        let port = port.ok_or_else(|| TargetError::NoPort(wire, rest.to_owned()))?;
+        let port = port.ok_or_else(|| TargetError::NoPort(wire, rest.escape_debug().to_string()))?;
         Ok(Target::Plain { wire, host, port })
     }
 }
@@ -129,18 +129,19 @@ fn native(text: &str) -> Result<Target, TargetError> {
 fn host_port(text: &str) -> Result<(String, Option<u16>), TargetError> {
     if let Some(rest) = text.strip_prefix('[') {
         let Some((host, rest)) = rest.split_once(']') else {
-            return Err(TargetError::Brackets(text.to_owned()));
+            return Err(TargetError::Brackets(text.escape_debug().to_string()));
         };
         let port = match rest {
             "" => None,
-            rest => {
-                Some(port(rest.strip_prefix(':').ok_or_else(|| TargetError::Brackets(text.to_owned()))?)?)
-            }
+            rest => Some(port(
+                rest.strip_prefix(':')
+                    .ok_or_else(|| TargetError::Brackets(text.escape_debug().to_string()))?,
+            )?),
         };
         return Ok((name(host, "host name")?, port));
     }
     match text.split_once(':') {
-        Some((_, rest)) if rest.contains(':') => Err(TargetError::Brackets(text.to_owned())),
+        Some((_, rest)) if rest.contains(':') => Err(TargetError::Brackets(text.escape_debug().to_string())),
         Some((host, digits)) => Ok((name(host, "host name")?, Some(port(digits)?))),
         None => Ok((name(text, "host name")?, None)),
     }
@@ -149,7 +150,7 @@ fn host_port(text: &str) -> Result<(String, Option<u16>), TargetError> {
 fn port(digits: &str) -> Result<u16, TargetError> {
     match digits.parse() {
         Ok(port) if port > 0 && digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(port),
-        _ => Err(TargetError::Port(digits.to_owned())),
+        _ => Err(TargetError::Port(digits.escape_debug().to_string())),
     }
 }
 
@@ -178,6 +179,25 @@ impl std::fmt::Display for Target {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_a_mistaken_target_holds_is_escaped() {
+        for text in [
+            "h:\u{1b}[31m",
+            "ssh\u{1b}[31m://x",
+            "h:7366\n",
+            "a\u{1b}:b:c",
+            "[a\u{1b}",
+            "raw://a\u{1b}",
+            "\u{1b}",
+            "u\u{9b}@h",
+            "length://h\n:1",
+            "[::1]\u{7}",
+        ] {
+            let error = text.parse::<super::Target>().unwrap_err().to_string();
+            assert!(!error.chars().any(char::is_control), "{error:?}");
+        }
+    }
+
     use super::*;
 
     fn host(user: Option<&str>, host: &str, port: Option<u16>) -> Result<Target, TargetError> {

@@ -1,6 +1,6 @@
 //! `remora exec`: one command on one host, and back whole.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::unix::ffi::OsStrExt;
 
 use remora_client::{
@@ -8,7 +8,7 @@ use remora_client::{
     proto,
 };
 use serde_json::json;
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 
 use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
@@ -16,11 +16,11 @@ use super::timeline::Timeline;
 use super::tty::{self, Typed};
 use super::{options, plain, receipt};
 use crate::arguments::{Exec, ExitStyle};
-use crate::home;
 use crate::printable::{chain, escape};
 use crate::raw_mode::{RawMode, was_left_raw};
 use crate::stdio::{Sink, Which};
 use crate::terminal::{Failure, hint, print, say};
+use crate::{home, host_keys};
 
 /// How the message of a status file that can't be written starts.
 const STATUS_FILE: &str = "can't write the status file";
@@ -48,6 +48,7 @@ pub(crate) fn run(exec: Exec) -> Ending {
         Err(error) => Err(Failure::new(Class::Internal, "", format!("no runtime: {error}"))),
     };
     let mut status_file = exec.report.status_file.as_ref();
+    let mut why = None;
     let outcome = outcome.unwrap_or_else(|failure| {
         failure.print();
         if exec.json && !failure.told {
@@ -58,11 +59,13 @@ pub(crate) fn run(exec: Exec) -> Ending {
         }
         // Told by the failure itself.
         status_file = status_file.filter(|_| !failure.text.starts_with(STATUS_FILE));
-        failure.outcome
+        let outcome = failure.outcome.clone();
+        why = Some(failure);
+        outcome
     });
     let status = exit_status(&outcome, as_ssh);
     if let Some(path) = status_file {
-        let text = receipt::status(&outcome, status, &exec.target).to_string() + "\n";
+        let text = receipt::status(&outcome, status, &exec.target, why.as_ref()).to_string() + "\n";
         if let Err(error) = std::fs::write(path, text) {
             say(&format!("can't write {}: {error}", escape(&path.display().to_string())));
         }
@@ -98,6 +101,7 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
         })?;
     }
     options::check(exec, &target)?;
+    host_keys::check(exec.reach.known_hosts.as_deref())?;
     if let Target::Plain { wire, host, port } = &target {
         return plain::run(exec, *wire, host, *port, interrupted).await;
     }
@@ -306,7 +310,8 @@ async fn drive(
         let (written, finished) = tokio::join!(streams, job.wait());
         (written, finished)
     };
-    let signals = signals(&job, &accepted, interrupted);
+    let passed = RefCell::new(Vec::new());
+    let signals = signals(&job, &accepted, interrupted, &passed);
     let (written, finished) = tokio::select! {
         // Told first: all of a short command's messages may come at once, and the first of them is still the first.
         biased;
@@ -335,7 +340,15 @@ async fn drive(
         }
     }
     match finished {
-        Ok(finished) => conclude(exec, place, &finished, &out, &err).map_err(Stop::Failed),
+        Ok(finished) => {
+            // Who sent the signal, or watched the program on its terminal, knows; and a closed pipe is no news to who closed it.
+            let expected = |signal| {
+                request.terminal.is_some()
+                    || passed.borrow().iter().any(|(number, _)| *number == i32::from(signal))
+                    || i32::from(signal) == SIGPIPE && !finished.unchecked.is_empty()
+            };
+            conclude(exec, place, &finished, &out, &err, expected).map_err(Stop::Failed)
+        }
         Err(JobError::Denied) => Err(Stop::Denied),
         Err(error) => {
             let mut failure = lost(&name, &error);
@@ -369,13 +382,14 @@ fn lost(name: &str, error: &JobError) -> Failure {
     }
 }
 
-/// Tells how the job ended, and prints its receipt where one is asked for.
+/// Tells how the job ended, unless it was by a signal that was expected, and prints its receipt where one is asked for.
 fn conclude(
     exec: &Exec,
     place: &Place,
     finished: &Finished,
     out: &Output,
     err: &Output,
+    expected: impl Fn(u8) -> bool,
 ) -> Result<Outcome, Failure> {
     let receipt = &finished.receipt;
     let outcome = outcome_of(receipt);
@@ -387,14 +401,13 @@ fn conclude(
             let failure = Failure::new(Class::Internal, &name, text);
             return Err(Failure { told: true, ..failure });
         }
-        return Ok(outcome);
     }
     let failure = |text: String| Failure {
         outcome: outcome.clone(),
         target: escape(&name),
         text,
         hint: None,
-        told: false,
+        told: exec.json,
     };
     match (&outcome, &receipt.outcome) {
         (_, Some(proto::receipt::Outcome::NotStarted(why))) => return Err(failure(escape(&why.text))),
@@ -405,6 +418,11 @@ fn conclude(
                 .filter(|limit| receipt.wall_ns >= u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))
                 .map_or_else(|| "the host's time limit".to_owned(), |t| format!("its time limit of {t:?}"));
             failure(format!("the command ran into {limit} and was ended")).print();
+        }
+        (Outcome::Signaled { signal, by: None, .. }, _) if !expected(*signal) => {
+            let name = signal_hook::low_level::signal_name((*signal).into());
+            let name = name.map_or_else(|| format!("signal {signal}"), str::to_owned);
+            failure(format!("the command was killed by {name}")).print();
         }
         (Outcome::Signaled { by: Some(why), .. }, _) => {
             failure(format!("the host ended the command ({why})")).print();
@@ -438,30 +456,34 @@ pub(super) fn command(exec: &Exec) -> serde_json::Value {
 
 /// Passes Ctrl-C, SIGTERM and SIGHUP on to the job. Ready at the second of a kind, and at the first while the host hasn't said that
 /// there is a job: whoever waits for something that is stuck must get away.
-async fn signals(job: &Job, accepted: &Cell<bool>, interrupted: &Cell<bool>) -> String {
+async fn signals(
+    job: &Job,
+    accepted: &Cell<bool>,
+    interrupted: &Cell<bool>,
+    passed: &RefCell<Vec<(i32, &'static str)>>,
+) -> String {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
     else {
         return std::future::pending().await;
     };
-    let mut seen = Vec::new();
     loop {
-        let (key, name) = tokio::select! {
-            _ = interrupt.recv() => ("Ctrl-C", "INT"),
-            _ = terminate.recv() => ("SIGTERM", "TERM"),
-            _ = hangup.recv() => ("SIGHUP", "HUP"),
+        let (key, sent) = tokio::select! {
+            _ = interrupt.recv() => ("Ctrl-C", (SIGINT, "INT")),
+            _ = terminate.recv() => ("SIGTERM", (SIGTERM, "TERM")),
+            _ = hangup.recv() => ("SIGHUP", (SIGHUP, "HUP")),
         };
-        if name == "INT" {
+        if sent.0 == SIGINT {
             interrupted.set(true);
         }
         if !accepted.get() {
             return format!("you left on {key} before the host answered (198); the command may have run");
         }
-        if seen.contains(&name) {
+        if passed.borrow().contains(&sent) {
             return format!("you left on a second {key} (198); the host ends the command");
         }
-        seen.push(name);
-        job.signal(name);
+        passed.borrow_mut().push(sent);
+        job.signal(sent.1);
     }
 }

@@ -107,7 +107,7 @@ impl Place {
             choice.sure &= !ask_all || access.unlocked.is_some();
             // A remembered key is the only one looked for: there may be others.
             access.sure = choice.sure && (choice.keys.len() > 1 || remembered.is_some());
-            let known = host_keys::read(&access.files).lookup(&self.host, self.port);
+            let known = host_keys::read(&access.files)?.lookup(&self.host, self.port);
             let trust = HostTrust { known, accept_new: reach.accept_new, accepted: access.accepted.clone() };
             let options = Options {
                 user: self.user.clone(),

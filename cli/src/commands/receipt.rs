@@ -6,13 +6,31 @@ use serde_json::{Map, Value, json};
 /// Version of both schemas; a change that breaks readers raises it.
 const SCHEMA: u32 = 1;
 
-/// What `--status-file` holds.
-pub(crate) fn status(outcome: &Outcome, status: u8, target: &str) -> Value {
+/// What `--status-file` holds; `why` where something failed that isn't the command's doing.
+pub(crate) fn status(
+    outcome: &Outcome,
+    status: u8,
+    target: &str,
+    why: Option<&crate::terminal::Failure>,
+) -> Value {
     let mut object = Map::new();
     object.insert("schema".into(), SCHEMA.into());
     object.insert("target".into(), target.into());
     object.insert("status".into(), status.into());
-    object.insert("outcome".into(), self::outcome(outcome));
+    // `raw` and `length` don't tell how a command ended: a reply that is whole is all there is to know.
+    let untold = ["raw://", "length://"].iter().any(|wire| target.starts_with(wire));
+    let outcome = match outcome {
+        Outcome::Exited(_) if untold => Value::Null,
+        outcome => self::outcome(outcome),
+    };
+    object.insert("outcome".into(), outcome);
+    if untold || target.starts_with("header://") {
+        object.insert("unproven".into(), true.into());
+    }
+    if let Some(why) = why {
+        object.insert("text".into(), why.text.clone().into());
+        object.insert("hint".into(), why.hint.clone().into());
+    }
     Value::Object(object)
 }
 

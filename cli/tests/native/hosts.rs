@@ -237,3 +237,22 @@ fn of_a_names_addresses_the_first_that_answers_is_taken() {
     );
     assert!(done.err().contains(&format!("connected to 127.0.0.2:{port}\n")), "{}", done.err());
 }
+
+#[test]
+fn known_hosts_that_cannot_be_read_are_no_reason_to_trust() {
+    let (home, server) = stranger();
+    let folder = home.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    for options in [&[][..], &["--accept-new"]] {
+        let mut command = home.exec(options);
+        command.args(["--known-hosts", text(&folder), &server.target(), "true"]);
+        run(command).complained(193, "remora: usage: can't use ", "--known-hosts");
+    }
+    let lost = home.path("no/such/known_hosts");
+    run(home.exec(["--accept-new", "--known-hosts", text(&lost), &server.target(), "true"])).complained(
+        193,
+        "remora: usage: --known-hosts: there is no folder ",
+        "no/such",
+    );
+    assert!(!home.path("no").exists());
+}

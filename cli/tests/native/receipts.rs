@@ -260,3 +260,35 @@ fn a_receipt_that_cannot_be_written_is_no_success() {
     command.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
     run(command).ended(199);
 }
+
+#[test]
+fn the_status_file_says_why_and_json_speaks_of_mistakes_too() {
+    let home = Home::with_key();
+    let file = home.path("status");
+    run(home.exec(["--status-file", text(&file), "127.0.0.1:1", "true"])).ended(194);
+    let status = json(&home.text("status"));
+    assert_eq!(status["outcome"]["class"], "unreachable");
+    assert!(status["text"].as_str().unwrap().contains("Connection refused"), "{status}");
+    assert!(status["hint"].as_str().unwrap().contains("remora serve"), "{status}");
+    for mistake in [&["--bogus"][..], &["--encoding", "nosuch"]] {
+        let mut command = home.exec(["--json"]);
+        command.args(mistake).args(["host", "true"]);
+        let object = json(&run(command).ended(193).out());
+        assert_eq!(object["outcome"]["class"], "usage", "{object}");
+        assert!(object["outcome"]["text"].as_str().unwrap().contains(mistake[0]), "{object}");
+    }
+}
+
+#[test]
+fn a_death_by_a_signal_is_told_with_json_and_without() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    for json in [&[][..], &["--json"]] {
+        let mut command = home.exec(json);
+        command.args([&server.target(), "kill -KILL $$"]);
+        run(command).complained(137, "remora: 127.0.0.1:", "signaled: the command was killed by SIGKILL");
+        let mut command = home.exec(json);
+        command.args([&server.target(), "no-such-command-at-all"]).arg("x");
+        run(command).complained(127, "remora: 127.0.0.1:", "not found");
+    }
+}

@@ -15,7 +15,8 @@ Shows all that came, then a line for each step that shows something. Ends with 1
 """
 import fcntl, json, os, pty, select, signal, struct, sys, termios, time
 
-PATIENCE = 60
+# Less than the tests have, so that it can still tell what it was waiting for.
+PATIENCE = 40
 steps, command = json.loads(sys.argv[1]), sys.argv[2:]
 pid, fd = pty.fork()
 if pid == 0:
