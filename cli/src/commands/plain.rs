@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
 use remora_client::plain::{
-    Done, Ending, Exchange, Fault, Header, Part, Piece, PlainError, PlainOptions, RawEnd, Verdict, Verdicts,
-    plain_request, safe_file_name,
+    Done, EndedBy, Ending, Exchange, Fault, Header, Part, Piece, PlainError, PlainOptions, RawEnd, Verdict,
+    Verdicts, plain_request, safe_file_name,
 };
 use remora_client::{Class, Outcome, Plain, Target};
 use tokio::signal::unix::{SignalKind, signal};
@@ -295,11 +295,15 @@ impl Reply<'_> {
             Failure::new(Class::Lost, self.name, text)
         });
         let told = self.header.as_ref().and_then(|header| header.ending);
+        let by = self.header.as_ref().and_then(|header| header.ended_by);
         let outcome = match told {
             _ if differs.is_some() => Some(Outcome::Failed(Class::Lost)),
+            _ if by == Some(EndedBy::Deadline) => Some(Outcome::Deadline),
             Some(Ending::Exited(status)) => Some(Outcome::Exited(status)),
-            Some(Ending::Signaled(signal)) => Some(Outcome::Signaled { signal, by: None }),
-            Some(Ending::Unknown) => Some(Outcome::Failed(Class::Lost)),
+            Some(Ending::Signaled(signal)) => {
+                Some(Outcome::Signaled { signal, by: by.map(|by| by.name().to_owned()) })
+            }
+            Some(Ending::Unknown | Ending::Impossible(_)) => Some(Outcome::Failed(Class::Lost)),
             None => None,
         };
         if exec.json {
@@ -329,12 +333,26 @@ impl Reply<'_> {
                 return Err(Failure::new(Class::Internal, self.name, text));
             }
         }
-        if told == Some(Ending::Unknown) {
-            let failure =
-                Failure::new(Class::Lost, self.name, "the peer does not know how the command ended");
-            return Err(Failure { told: true, ..failure });
+        let lost = |text: String| Err(Failure { told: true, ..Failure::new(Class::Lost, self.name, text) });
+        match told {
+            Some(Ending::Unknown) => return lost("the peer does not know how the command ended".to_owned()),
+            Some(Ending::Impossible(what)) => {
+                return lost(format!("the peer names {what}, so nobody knows how the command ended"));
+            }
+            _ => {}
         }
-        Ok(outcome.unwrap_or(Outcome::Exited(0)))
+        let outcome = outcome.unwrap_or(Outcome::Exited(0));
+        let text = match (&outcome, by) {
+            (Outcome::Deadline, _) => {
+                Some("the command ran into the host's time limit and was ended".to_owned())
+            }
+            (_, Some(by)) => Some(format!("the host ended the command ({})", by.name())),
+            (_, None) => None,
+        };
+        if let Some(text) = text {
+            Failure { outcome: outcome.clone(), ..Failure::new(Class::Lost, self.name, text) }.print();
+        }
+        Ok(outcome)
     }
 }
 
