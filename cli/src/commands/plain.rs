@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use remora_client::plain::{
@@ -90,6 +91,12 @@ pub(crate) async fn run(
             let text = format!("you left on {name} (198); the connection was reset, which ends the command on a remora server");
             return Err(Failure::new(Class::Lost, reply.name, text));
         }
+        limit = over(exec.timeout) => {
+            let text = format!(
+                "the reply was not there within {limit:?}; the connection was reset, which ends the command on a remora server, and on another it may run on"
+            );
+            return Err(Failure::new(Class::Lost, reply.name, text));
+        }
         verdicts = reply.receive(exchange) => verdicts?,
     };
     // Whoever feeds us may have been slower than we were.
@@ -110,6 +117,13 @@ fn failure(name: &str, error: &PlainError, silent: bool) -> Failure {
         PlainError::Fault(fault) if !fault.is_cut() => failure.with_hint("does the peer speak this wire?"),
         _ => failure,
     }
+}
+
+/// Ready when this time is over. It is ours alone: no plain wire carries a limit to the host.
+async fn over(limit: Option<Duration>) -> Duration {
+    let Some(limit) = limit else { return std::future::pending().await };
+    tokio::time::sleep(limit).await;
+    limit
 }
 
 /// Ready when a person, or the system, wants us to end.
