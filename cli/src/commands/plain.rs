@@ -111,7 +111,7 @@ fn failure(name: &str, error: &PlainError, silent: bool) -> Failure {
         PlainError::Dial(_) => failure.with_hint("does a server listen there?"),
         // What a server does to another account's process looks like any other loss from here, and its log alone has the reason.
         PlainError::Lost(_) | PlainError::Fault(Fault::NoReply) if silent => failure.with_hint(
-            "the command may have run; but a server closes at once on peers that it doesn't serve, such as those of another account",
+            "the command may have run; but a server closes at once on peers that it doesn't serve, such as those of another account, or when it is full",
         ),
         PlainError::Lost(_) => failure.with_hint("the command may have run, and may have ended or not"),
         PlainError::Fault(fault) if !fault.is_cut() => failure.with_hint("does the peer speak this wire?"),
