@@ -81,7 +81,8 @@ pub(crate) struct Exec {
         value_parser = clap::builder::OsStringValueParser::new().try_map(environment))]
     pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
 
-    /// End the command after this time, as 30s, 5m, 1h30m, 250ms
+    /// End the command after this time, as 30s, 5m, 1h30m, 250ms; on a plain
+    /// wire, which can't end it, stop waiting for it
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
 
@@ -289,7 +290,8 @@ pub(crate) enum WireCommand {
 /// FILE holds either the bytes of one direction as they are, or a capture: a
 /// line per read, '<' (from the server) or '>' (to the server), then its bytes
 /// in hexadecimal. From a capture it is told where a message was split over
-/// reads, and where several were stuck together in one.
+/// reads, and where several were stuck together in one. The exit status is 197
+/// where the bytes make no sense, or stop half-way.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Decode {

@@ -15,7 +15,8 @@ const WEEK: u64 = 7 * 24 * 60 * 60;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case", default)]
 pub struct FileConfig {
-    /// Listening URLs.
+    /// Listening URLs; not none.
+    #[serde(deserialize_with = "somewhere")]
     pub listen: Option<Vec<String>>,
     /// Files of host keys.
     pub host_key: Option<Vec<PathBuf>>,
@@ -61,6 +62,17 @@ fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> 
         ))),
         seconds => Ok(Some(seconds)),
     }
+}
+
+/// Where to listen. A server that listens nowhere is believed to run.
+fn somewhere<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    let urls = Vec::<String>::deserialize(from)?;
+    if urls.is_empty() {
+        return Err(D::Error::custom(
+            "listen = [] would serve nobody; leave it out for native://0.0.0.0:7366",
+        ));
+    }
+    Ok(Some(urls))
 }
 
 /// Why a configuration file can't be used.
@@ -121,9 +133,39 @@ impl FileConfig {
         toml::from_str(text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let what = error.message().lines().collect::<Vec<_>>().join("; ");
+            let what = in_words(&what).unwrap_or(what);
             (before.matches('\n').count() + 1, what)
         })
     }
+}
+
+/// What the parser says of a value of the wrong type, without the words of a programming language; none for anything else.
+fn in_words(message: &str) -> Option<String> {
+    let message =
+        message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))?;
+    // What was found is first, and may be any text.
+    let (found, wanted) = message.rsplit_once(", expected ")?;
+    let wanted = match wanted {
+        "u64" | "usize" => "a whole number, 0 or more",
+        "a sequence" => "a list",
+        "a string" | "path string" => "text",
+        "a boolean" => "true or false",
+        struct_name if struct_name.starts_with("struct ") => "a section, as [limits]",
+        _ => return None,
+    };
+    let kinds = [
+        ("string ", "text "),
+        ("integer ", "number "),
+        ("floating point ", "number "),
+        ("boolean ", ""),
+        ("sequence", "a list"),
+        ("map", "a section"),
+    ];
+    let found = kinds
+        .iter()
+        .find_map(|(theirs, ours)| found.strip_prefix(theirs).map(|rest| format!("{ours}{rest}")))
+        .unwrap_or_else(|| found.to_owned());
+    Some(format!("expected {wanted}; found {found}"))
 }
 
 #[cfg(test)]
@@ -132,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_with_its_line() {
-        let (line, what) = FileConfig::parse("listen = []\n\nlisen = []\n").unwrap_err();
+        let (line, what) = FileConfig::parse("host_key = []\n\nlisen = []\n").unwrap_err();
         assert_eq!(line, 3);
         assert!(what.contains("lisen"), "{what}");
         let (line, what) = FileConfig::parse("[limits]\nwall_seconds = 1\nmemory = 5\n").unwrap_err();
@@ -144,6 +186,35 @@ mod tests {
     fn a_wrong_type_is_refused_with_its_line() {
         assert_eq!(FileConfig::parse("\nmax_connections = \"many\"\n").unwrap_err().0, 2);
         assert_eq!(FileConfig::parse("[limits]\nwall_seconds = -1\n").unwrap_err().0, 2);
+    }
+
+    #[test]
+    fn a_wrong_type_is_told_in_words() {
+        for (text, expected) in [
+            ("max_connections = \"many\"", "expected a whole number, 0 or more; found text \"many\""),
+            (
+                "max_connections = \"a, expected b\"",
+                "expected a whole number, 0 or more; found text \"a, expected b\"",
+            ),
+            ("max_connections = -1", "expected a whole number, 0 or more; found number `-1`"),
+            ("stop_grace_seconds = 1.5", "expected a whole number, 0 or more; found number `1.5`"),
+            ("stop_grace_seconds = true", "expected a whole number, 0 or more; found `true`"),
+            ("listen = 5", "expected a list; found number `5`"),
+            ("listen = [5]", "expected text; found number `5`"),
+            ("host_key = [[]]", "expected text; found a list"),
+            ("state_dir = {}", "expected text; found a section"),
+            ("allow_plaintext_root = \"yes\"", "expected true or false; found text \"yes\""),
+            ("limits = 7", "expected a section, as [limits]; found number `7`"),
+        ] {
+            assert_eq!(FileConfig::parse(text).unwrap_err(), (1, expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn listening_nowhere_is_refused_with_its_line() {
+        let (line, what) = FileConfig::parse("\nlisten = []\n").unwrap_err();
+        assert_eq!(line, 2);
+        assert!(what.contains("would serve nobody"), "{what}");
     }
 
     #[test]

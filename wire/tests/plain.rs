@@ -4,7 +4,8 @@
 use bytes::BytesMut;
 use remora_wire::limits;
 use remora_wire::plain::{
-    Decoder, Digests, Ending, Event, Fault, Header, Part, Streams, Verdict, Verdicts, Wire, length_prefix,
+    Decoder, Digests, EndedBy, Ending, Event, Fault, Header, Part, Streams, Verdict, Verdicts, Wire,
+    length_prefix,
 };
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
@@ -40,6 +41,7 @@ fn header_reply(stdout: &[u8], stderr: &[u8]) -> Vec<u8> {
         file_name: Some("output.txt".to_owned()),
         streams: Some(Streams { stdout: stdout.len() as u64, stderr: stderr.len() as u64 }),
         ending: Some(Ending::Exited(3)),
+        ended_by: None,
         ignored: Vec::new(),
     };
     [header.encode(), stdout.to_vec(), stderr.to_vec()].concat()
@@ -105,12 +107,16 @@ fn bytes_are_as_the_specification_says() {
 
 #[test]
 fn a_header_reads_as_it_was_written() {
-    for ending in [
-        None,
-        Some(Ending::Exited(0)),
-        Some(Ending::Exited(255)),
-        Some(Ending::Signaled(9)),
-        Some(Ending::Unknown),
+    for (ending, ended_by) in [
+        (None, None),
+        (Some(Ending::Exited(0)), None),
+        (Some(Ending::Exited(255)), None),
+        (Some(Ending::Exited(124)), Some(EndedBy::Deadline)),
+        (Some(Ending::Signaled(9)), None),
+        (Some(Ending::Signaled(9)), Some(EndedBy::Memory)),
+        (Some(Ending::Signaled(15)), Some(EndedBy::Output)),
+        (Some(Ending::Signaled(15)), Some(EndedBy::Shutdown)),
+        (Some(Ending::Unknown), None),
     ] {
         let written = Header {
             total_size: 7,
@@ -119,6 +125,7 @@ fn a_header_reads_as_it_was_written() {
             file_name: Some("a \"quoted\" \u{1b} 名".to_owned()),
             streams: Some(Streams { stdout: 3, stderr: 4 }),
             ending,
+            ended_by,
             ignored: Vec::new(),
         };
         assert_eq!(Header::parse(&written.encode()[4..]), Ok(written));
@@ -298,12 +305,39 @@ fn extra_members_that_contradict_each_other_are_ignored() {
     assert_eq!(ending(",\"exit_code\":137,\"signal\":9"), Some(Ending::Signaled(9)));
     assert_eq!(ending(",\"exit_code\":null,\"signal\":null"), Some(Ending::Unknown));
     // Meant to tell an ending, and doesn't: not to be taken for a good one.
-    for json in [",\"exit_code\":0,\"signal\":9", ",\"exit_code\":256", ",\"exit_code\":-1", ",\"signal\":0"]
-    {
-        assert_eq!(ending(json), Some(Ending::Unknown), "{json}");
+    for (json, what) in [
+        (",\"exit_code\":0,\"signal\":9", "contradict"),
+        (",\"exit_code\":256", "an exit code that can't be"),
+        (",\"exit_code\":-1", "an exit code that can't be"),
+        (",\"exit_code\":300,\"signal\":0", "an exit code that can't be"),
+        (",\"signal\":0", "a signal that can't be"),
+    ] {
+        let Some(Ending::Impossible(why)) = ending(json) else { panic!("{json}") };
+        assert!(why.contains(what), "{json}: {why}");
     }
     // A member of the peer's own.
-    assert_eq!(ending(",\"exit_code\":\"fine\""), None);
+    let own = header("{\"total_size\":0,\"exit_code\":\"fine\",\"signal\":\"9\"}");
+    assert_eq!((own.ending, own.ignored), (None, vec!["exit_code", "signal"]));
+}
+
+#[test]
+fn what_ended_the_command_fits_how_it_ended() {
+    let read = |json: &str| {
+        let header = header(&format!("{{\"total_size\":0,{json}}}"));
+        (header.ended_by, header.ignored)
+    };
+    assert_eq!(read("\"exit_code\":124,\"ended_by\":\"deadline\""), (Some(EndedBy::Deadline), vec![]));
+    assert_eq!(read("\"signal\":15,\"ended_by\":\"limit: output\""), (Some(EndedBy::Output), vec![]));
+    assert_eq!(read("\"signal\":15,\"ended_by\":null"), (None, vec![]));
+    for json in [
+        "\"exit_code\":0,\"ended_by\":\"deadline\"",
+        "\"exit_code\":124,\"ended_by\":\"shutdown\"",
+        "\"signal\":15,\"ended_by\":\"magic\"",
+        "\"signal\":15,\"ended_by\":7",
+        "\"ended_by\":\"deadline\"",
+    ] {
+        assert_eq!(read(json), (None, vec!["ended_by"]), "{json}");
+    }
 }
 
 #[test]

@@ -100,12 +100,6 @@ const RULES: &[Rule] = &[
         why: "it carries a command line alone; write 'NAME=VALUE …'",
     },
     Rule {
-        option: "--timeout",
-        given: |exec| exec.timeout.is_some(),
-        wires: JOBS,
-        why: "it carries a command line alone; write 'timeout 30s …'",
-    },
-    Rule {
         option: "--connect-timeout",
         // Who says what holds anyway isn't misled.
         given: |exec| exec.reach.connect_timeout != CONNECT_TIMEOUT,
@@ -170,7 +164,7 @@ mod tests {
         (&["--accept-new"], &["web1"]),
         (&["--cwd", "/"], &["web1", "unix:/run/r.sock", "local"]),
         (&["--env", "A=1"], &["web1", "unix:/run/r.sock", "local"]),
-        (&["--timeout", "1s"], &["web1", "unix:/run/r.sock", "local"]),
+        (&["--timeout", "1s"], &TARGETS),
         (&["--connect-timeout", "1s"], &["web1", "raw://h:1", "length://h:1", "header://h:1"]),
         (&["--wait-streams"], &["web1", "unix:/run/r.sock", "local"]),
         (&["--json"], &TARGETS),

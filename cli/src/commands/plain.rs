@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use remora_client::plain::{
-    Done, Ending, Exchange, Fault, Header, Part, Piece, PlainError, PlainOptions, RawEnd, Verdict, Verdicts,
-    plain_request, safe_file_name,
+    Done, EndedBy, Ending, Exchange, Fault, Header, Part, Piece, PlainError, PlainOptions, RawEnd, Verdict,
+    Verdicts, plain_request, safe_file_name,
 };
 use remora_client::{Class, Outcome, Plain, Target};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::capture;
 use super::exec::command;
 use super::receipt::{self, Captured};
-use super::save::Save;
+use super::save::{NAMELESS, Save, doubtful};
 use super::streams::{Output, Target as To};
 use super::timeline::Timeline;
 use crate::arguments::Exec;
@@ -78,7 +79,6 @@ pub(crate) async fn run(
         out: Side::new(target(Which::Stdout), exec.encoding),
         err: Side::new(target(Which::Stderr), exec.encoding),
         save,
-        file: None,
         header: None,
         silent: true,
         first: true,
@@ -89,6 +89,12 @@ pub(crate) async fn run(
             // Dropping the exchange resets the connection.
             interrupted.set(name == "Ctrl-C");
             let text = format!("you left on {name} (198); the connection was reset, which ends the command on a remora server");
+            return Err(Failure::new(Class::Lost, reply.name, text));
+        }
+        limit = over(exec.timeout) => {
+            let text = format!(
+                "the reply was not there within {limit:?}; the connection was reset, which ends the command on a remora server, and on another it may run on"
+            );
             return Err(Failure::new(Class::Lost, reply.name, text));
         }
         verdicts = reply.receive(exchange) => verdicts?,
@@ -105,12 +111,19 @@ fn failure(name: &str, error: &PlainError, silent: bool) -> Failure {
         PlainError::Dial(_) => failure.with_hint("does a server listen there?"),
         // What a server does to another account's process looks like any other loss from here, and its log alone has the reason.
         PlainError::Lost(_) | PlainError::Fault(Fault::NoReply) if silent => failure.with_hint(
-            "the command may have run; but a server closes at once on peers that it doesn't serve, such as those of another account",
+            "the command may have run; but a server closes at once on peers that it doesn't serve, such as those of another account, or when it is full",
         ),
         PlainError::Lost(_) => failure.with_hint("the command may have run, and may have ended or not"),
         PlainError::Fault(fault) if !fault.is_cut() => failure.with_hint("does the peer speak this wire?"),
         _ => failure,
     }
+}
+
+/// Ready when this time is over. It is ours alone: no plain wire carries a limit to the host.
+async fn over(limit: Option<Duration>) -> Duration {
+    let Some(limit) = limit else { return std::future::pending().await };
+    tokio::time::sleep(limit).await;
+    limit
 }
 
 /// Ready when a person, or the system, wants us to end.
@@ -167,8 +180,6 @@ struct Reply<'a> {
     out: Side,
     err: Side,
     save: Option<Save>,
-    /// What the file is to be called.
-    file: Option<String>,
     header: Option<Box<Header>>,
     /// Whether the peer has said nothing yet.
     silent: bool,
@@ -179,14 +190,13 @@ impl Reply<'_> {
     /// Moves the reply to its end, or until nobody wants it any more.
     async fn receive(&mut self, mut exchange: Exchange) -> Result<Verdicts, Failure> {
         loop {
-            let silent = self.silent;
-            let next = exchange.next().await.map_err(|error| failure(self.name, &error, silent))?;
+            let next = exchange.next().await.map_err(|error| self.broken(&error))?;
             self.silent = false;
             match next {
                 Some(Piece::Length(length)) => {
                     self.timeline.note(&format!("a reply of {length} bytes begins"))
                 }
-                Some(Piece::Header(header)) => self.header(header)?,
+                Some(Piece::Header(header)) => self.header(header),
                 Some(Piece::Payload { part, bytes }) => {
                     if std::mem::take(&mut self.first) {
                         self.timeline.note("first byte");
@@ -209,38 +219,56 @@ impl Reply<'_> {
         }
     }
 
-    fn header(&mut self, header: Box<Header>) -> Result<(), Failure> {
+    fn header(&mut self, header: Box<Header>) {
         self.timeline.note(&format!("a reply of {} bytes begins", header.total_size));
         if !header.ignored.is_empty() {
             self.timeline.note(&format!("ignored, since they make no sense: {}", header.ignored.join(", ")));
         }
-        if let Some(save) = &self.save {
-            let given = header.file_name.as_deref().unwrap_or_default();
-            let file = safe_file_name(given).ok_or_else(|| {
-                let text = format!("the reply names no file that could be stored: '{}'", escape(given));
-                Failure::new(Class::Incompatible, self.name, text)
-            })?;
-            save.check(&file).map_err(|error| self.unsaved(&error))?;
-            self.file = Some(file);
-        }
         self.header = Some(header);
-        Ok(())
+    }
+
+    /// The reply stops before its end.
+    fn broken(&self, error: &PlainError) -> Failure {
+        let failure = failure(self.name, error, self.silent);
+        match (&self.save, &self.header) {
+            (Some(_), Some(_)) => Failure { text: format!("{}; nothing is stored", failure.text), ..failure },
+            _ => failure,
+        }
     }
 
     /// The peer did its part; what fails is on this machine.
-    fn unsaved(&self, error: &super::save::SaveError) -> Failure {
-        let failure =
-            Failure::new(Class::Internal, self.name, format!("the reply is not stored: {}", chain(error)));
-        match error {
-            super::save::SaveError::Exists(_) => failure.with_hint("--overwrite replaces it"),
-            super::save::SaveError::Folder(_) | super::save::SaveError::Io(_) => failure,
+    fn unsaved(&self, error: &(dyn std::error::Error + 'static)) -> Failure {
+        Failure::new(Class::Internal, self.name, format!("the reply is not stored: {}", chain(error)))
+    }
+
+    /// Names the file; gives what is to be said of it.
+    fn store(&mut self, whole: bool) -> Result<Option<String>, Failure> {
+        let Some(save) = self.save.take() else { return Ok(None) };
+        let given = self.header.as_ref().and_then(|header| header.file_name.as_deref());
+        let safe = given.and_then(safe_file_name);
+        let why = match (&safe, given.unwrap_or_default()) {
+            (Some(_), _) => None,
+            (None, "") => Some("the reply names no file".to_owned()),
+            (None, given) => Some(format!("no file can be called '{}'", escape(given))),
+        };
+        let mut name = safe.unwrap_or_else(|| NAMELESS.to_owned());
+        if !whole {
+            name = doubtful(&name);
         }
+        let stored = save.finish(&name).map_err(|error| self.unsaved(&error))?;
+        let mut text =
+            format!("stored {} bytes in {}", stored.length, escape(&stored.path.display().to_string()));
+        for why in [why, stored.why].into_iter().flatten() {
+            text.push_str("; ");
+            text.push_str(&why);
+        }
+        Ok(Some(text))
     }
 
     async fn payload(&mut self, part: Part, bytes: Bytes) -> Result<(), Failure> {
         if let Some(save) = &mut self.save {
             let written = save.write(&bytes);
-            return written.map_err(|error| self.unsaved(&error.into()));
+            return written.map_err(|error| self.unsaved(&error));
         }
         match part {
             Part::Both | Part::Stdout => self.out.put(bytes, false).await,
@@ -281,11 +309,15 @@ impl Reply<'_> {
             Failure::new(Class::Lost, self.name, text)
         });
         let told = self.header.as_ref().and_then(|header| header.ending);
+        let by = self.header.as_ref().and_then(|header| header.ended_by);
         let outcome = match told {
             _ if differs.is_some() => Some(Outcome::Failed(Class::Lost)),
+            _ if by == Some(EndedBy::Deadline) => Some(Outcome::Deadline),
             Some(Ending::Exited(status)) => Some(Outcome::Exited(status)),
-            Some(Ending::Signaled(signal)) => Some(Outcome::Signaled { signal, by: None }),
-            Some(Ending::Unknown) => Some(Outcome::Failed(Class::Lost)),
+            Some(Ending::Signaled(signal)) => {
+                Some(Outcome::Signaled { signal, by: by.map(|by| by.name().to_owned()) })
+            }
+            Some(Ending::Unknown | Ending::Impossible(_)) => Some(Outcome::Failed(Class::Lost)),
             None => None,
         };
         if exec.json {
@@ -298,8 +330,16 @@ impl Reply<'_> {
                 return Err(Failure { told: true, ..Failure::new(Class::Internal, self.name, text) });
             }
         }
+        let stored = self.store(differs.is_none())?;
         if let Some(failure) = differs {
-            return Err(Failure { told: true, ..failure });
+            let text = match stored {
+                Some(stored) => format!("{}; {stored}, not under its name", failure.text),
+                None => failure.text,
+            };
+            return Err(Failure { told: true, text, ..failure });
+        }
+        if let Some(stored) = stored {
+            say(&stored);
         }
         for (side, name) in [(&self.out, "output"), (&self.err, "error")] {
             if let Some(error) = side.trouble() {
@@ -307,16 +347,26 @@ impl Reply<'_> {
                 return Err(Failure::new(Class::Internal, self.name, text));
             }
         }
-        if told == Some(Ending::Unknown) {
-            let failure =
-                Failure::new(Class::Lost, self.name, "the peer does not know how the command ended");
-            return Err(Failure { told: true, ..failure });
+        let lost = |text: String| Err(Failure { told: true, ..Failure::new(Class::Lost, self.name, text) });
+        match told {
+            Some(Ending::Unknown) => return lost("the peer does not know how the command ended".to_owned()),
+            Some(Ending::Impossible(what)) => {
+                return lost(format!("the peer names {what}, so nobody knows how the command ended"));
+            }
+            _ => {}
         }
-        if let (Some(save), Some(file)) = (self.save.take(), self.file.take()) {
-            let (path, length) = save.finish(&file).map_err(|error| self.unsaved(&error))?;
-            say(&format!("stored {length} bytes in {}", escape(&path.display().to_string())));
+        let outcome = outcome.unwrap_or(Outcome::Exited(0));
+        let text = match (&outcome, by) {
+            (Outcome::Deadline, _) => {
+                Some("the command ran into the host's time limit and was ended".to_owned())
+            }
+            (_, Some(by)) => Some(format!("the host ended the command ({})", by.name())),
+            (_, None) => None,
+        };
+        if let Some(text) = text {
+            Failure { outcome: outcome.clone(), ..Failure::new(Class::Lost, self.name, text) }.print();
         }
-        Ok(outcome.unwrap_or(Outcome::Exited(0)))
+        Ok(outcome)
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn run(wire: Wire) -> u8 {
     }
 }
 
-/// Prints what is in the file; gives whether it makes no sense somewhere.
+/// Prints what is in the file; gives whether it makes no sense somewhere, or stops half-way.
 fn decode_file(decode: &Decode) -> Result<bool, Failure> {
     let name = escape(&decode.file.display().to_string());
     let unreadable = |error: io::Error| Failure::usage(format!("can't read {name}: {error}"));
@@ -88,7 +88,7 @@ impl Printer {
 }
 
 /// The bytes of one direction, cut into reads of these sizes; what is beyond them is one read more. Gives whether they make no
-/// sense somewhere, and how many bytes of the reads there aren't.
+/// sense somewhere or stop half-way, and how many bytes of the reads there aren't.
 fn from_bytes(
     input: &mut impl BufRead,
     protocol: Protocol,
@@ -105,7 +105,8 @@ fn from_bytes(
         if buffer.is_empty() {
             explainer.handle_end(&mut say);
             let cut = if left == usize::MAX { 0 } else { left };
-            return Ok((explainer.is_malformed(), sizes.fold(cut, usize::saturating_add)));
+            let broken = explainer.is_malformed() || explainer.is_cut();
+            return Ok((broken, sizes.fold(cut, usize::saturating_add)));
         }
         if left == 0 {
             left = sizes.next().unwrap_or(usize::MAX);
@@ -167,5 +168,5 @@ fn from_capture(
     }
     client.handle_end(&mut |line| printer.say(&format!("> {line}")));
     server.handle_end(&mut |line| printer.say(&format!("< {line}")));
-    Ok(server.is_malformed() || client.is_malformed())
+    Ok([server, client].iter().any(|side| side.is_malformed() || side.is_cut()))
 }

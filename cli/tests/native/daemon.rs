@@ -457,3 +457,22 @@ fn limits_of_nothing_are_refused() {
         refused(configured(&home, &(listen(&["native://127.0.0.1:0"]) + text), &[]), "would serve nobody");
     }
 }
+
+#[test]
+fn a_server_that_listens_nowhere_is_refused_with_its_line() {
+    let home = Home::with_key();
+    refused(configured(&home, "\nlisten = []\n", &[]), "config.toml:2: listen = [] would serve nobody");
+}
+
+#[test]
+fn a_full_host_is_told_as_one_that_may_be() {
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    let config = home.write("config.toml", "max_connections = 1\n");
+    let server = Server::start_with(&home, &["host_key"], &["--config", text(&config)]);
+    home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+    let mut first = Client::start(home.exec([&server.target(), "echo here; exec sleep 1000"]));
+    assert_eq!(first.line(), "here");
+    let words = "closed the connection during the TLS handshake: the host may be full";
+    run(home.exec([&server.target(), "true"])).complained(194, "remora: ", words);
+}

@@ -15,7 +15,7 @@ fn bytes_of_one_direction_are_told_with_offsets_and_reads() {
         stdout(&output),
         "       0  reply, 5 bytes: \"hello\"\n       9  reply, 2 bytes: \"hi\"\n      15  cut off: 2 of the 4 bytes of a length\n"
     );
-    assert_eq!(status(&output), 0);
+    assert_eq!(status(&output), 197);
     let output = remora(&["wire", "decode", "--wire", "length", "--reads", "2,10", file.to_str().unwrap()]);
     let text = stdout(&output);
     let lines: Vec<_> = text.lines().collect();
@@ -67,6 +67,20 @@ fn a_conversation_is_told_in_its_order() {
     );
     let marks = |text: String| text.lines().map(|line| line[..1].to_owned()).collect::<String>();
     assert_eq!(marks(told("raw")), "><<>><");
+}
+
+#[test]
+fn a_capture_that_stops_half_way_is_197() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("capture");
+    for (text, expected) in
+        [("> 6c73\n< 0100000061\n", 0), ("> 6c73\n< 0200000061\n", 197), ("> 6c73\n< 01\n", 197)]
+    {
+        std::fs::write(&file, text).unwrap();
+        let output = remora(&["wire", "decode", "--wire", "length", file.to_str().unwrap()]);
+        assert_eq!(status(&output), expected, "{text}");
+        assert_eq!(stdout(&output).contains("cut off: "), expected == 197, "{text}");
+    }
 }
 
 #[test]

@@ -98,7 +98,6 @@ fn what_a_plain_wire_cannot_carry_is_refused_before_anything_is_sent() {
         (&["--cwd", "/"][..], "--cwd"),
         (&["--env", "A=1"], "--env"),
         (&["--user", "ada"], "--user"),
-        (&["--timeout", "1s"], "--timeout"),
         (&["--port", "7"], "--port"),
         (&["--identity", "key"], "--identity"),
         (&["--save", "."], "--save"),
@@ -223,6 +222,25 @@ fn input_that_no_plain_wire_carries_is_not_dropped_without_a_word() {
         };
         assert_eq!(stderr(&output), words);
     }
+}
+
+#[test]
+fn a_time_limit_is_ours_and_ends_the_waiting() {
+    let serve = Serve::start();
+    for url in [&serve.raw, &serve.header] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let line = format!("echo $$ >{}; exec sleep 1000", file.display());
+        let output = remora(&["exec", "--json", "--timeout", "2s", url, &line]);
+        assert_eq!(status(&output), 198, "{}", stderr(&output));
+        assert!(stderr(&output).contains("lost: the reply was not there within 2s"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("may run on"), "{}", stderr(&output));
+        let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(object["outcome"]["class"], "lost");
+        let pid = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        eventually(PATIENCE, "the command has ended", || !is_alive(pid));
+    }
+    assert_eq!(status(&remora(&["exec", "--timeout", "60s", &serve.header, "exit 3"])), 3);
 }
 
 #[test]

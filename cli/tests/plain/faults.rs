@@ -78,12 +78,60 @@ fn an_ending_the_peer_does_not_know_is_no_success() {
 }
 
 #[test]
+fn an_ending_that_cannot_be_is_told_as_that() {
+    for (members, words) in [
+        ("\"exit_code\":300", "the peer names an exit code that can't be"),
+        ("\"exit_code\":-1", "the peer names an exit code that can't be"),
+        ("\"signal\":65", "the peer names a signal that can't be"),
+        ("\"exit_code\":0,\"signal\":9", "contradict each other"),
+    ] {
+        let bytes = framed(&format!("{{\"total_size\":2,{members}}}"), b"ok");
+        let output = remora(&["exec", &format!("header://{}", sending(bytes)), "x"]);
+        assert_eq!((status(&output), stdout(&output).as_str()), (198, "ok"));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+    // Not even a number: a member of the peer's own.
+    let bytes = framed("{\"total_size\":2,\"signal\":\"9\"}", b"ok");
+    let output = remora(&["exec", "-v", &format!("header://{}", sending(bytes)), "x"]);
+    assert_eq!(status(&output), 0);
+    assert!(stderr(&output).contains("ignored, since they make no sense: signal"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_the_host_ended_is_told_as_that() {
+    for (members, code, class, words) in [
+        (
+            "\"exit_code\":124,\"ended_by\":\"deadline\"",
+            124,
+            "deadline",
+            "deadline: the command ran into the host's time limit",
+        ),
+        (
+            "\"signal\":15,\"ended_by\":\"limit: output\"",
+            143,
+            "signaled",
+            "the host ended the command (limit: output)",
+        ),
+        // A command's own 124.
+        ("\"exit_code\":124", 124, "exited", ""),
+    ] {
+        let bytes = framed(&format!("{{\"total_size\":0,{members}}}"), b"");
+        let output = remora(&["exec", "--json", &format!("header://{}", sending(bytes)), "x"]);
+        assert_eq!(status(&output), code, "{}", stderr(&output));
+        let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(object["outcome"]["class"], class);
+        assert!(stderr(&output).contains(words) && stderr(&output).is_empty() == words.is_empty());
+    }
+}
+
+#[test]
 fn messages_hold_no_escapes_of_the_peers() {
     let folder = tempfile::tempdir().unwrap();
     let name = "..\\u001b[2J";
     let bytes = framed(&format!("{{\"total_size\":0,\"filename\":\"{name}/..\"}}"), b"");
     let url = format!("header://{}", sending(bytes));
     let output = remora(&["exec", "--save", folder.path().to_str().unwrap(), &url, "x"]);
-    assert_eq!(status(&output), 197);
+    assert_eq!(status(&output), 0);
+    assert!(stderr(&output).contains("no file can be called"), "{:?}", stderr(&output));
     assert!(!stderr(&output).contains('\u{1b}'), "{:?}", stderr(&output));
 }

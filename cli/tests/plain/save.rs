@@ -41,51 +41,84 @@ fn the_payload_is_stored_under_a_safe_name() {
 }
 
 #[test]
-fn an_existing_file_is_kept_unless_told_otherwise() {
+fn an_existing_file_is_kept_unless_told_otherwise_and_so_is_the_reply() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.txt");
     std::fs::write(&file, "old").unwrap();
-    let json = "{\"total_size\":3,\"filename\":\"a.txt\"}";
-    let output = save(folder.path(), &[], json, b"new");
-    // What came was whole: the fault is this machine's.
-    assert_eq!(status(&output), 199);
-    let name = file.to_str().unwrap();
-    assert!(
-        stderr(&output).contains(&format!("internal: the reply is not stored: {name} exists already")),
-        "{}",
-        stderr(&output)
-    );
-    assert!(stderr(&output).contains("hint: --overwrite replaces it"), "{}", stderr(&output));
+    let json = "{\"total_size\":3,\"filename\":\"a.txt\",\"exit_code\":4,\"signal\":null}";
+    for (number, payload) in [(1, b"one"), (2, b"two")] {
+        let output = save(folder.path(), &[], json, payload);
+        // The status stays the command's.
+        assert_eq!(status(&output), 4, "{}", stderr(&output));
+        let next = folder.path().join(format!("a.{number}.txt"));
+        assert_eq!(
+            stderr(&output),
+            format!("remora: stored 3 bytes in {}; {} exists already\n", next.display(), file.display())
+        );
+        assert_eq!(std::fs::read(&next).unwrap(), payload);
+    }
     assert_eq!(std::fs::read(&file).unwrap(), b"old");
     let output = save(folder.path(), &["--overwrite"], json, b"new");
-    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    assert_eq!(status(&output), 4, "{}", stderr(&output));
     assert_eq!(std::fs::read(&file).unwrap(), b"new");
-    assert_eq!(names(folder.path()), ["a.txt"]);
+    assert_eq!(names(folder.path()), ["a.1.txt", "a.2.txt", "a.txt"]);
+}
+
+#[test]
+fn a_reply_without_a_name_that_can_be_used_is_stored_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    for (at, (members, why)) in [
+        ("", "the reply names no file"),
+        (",\"filename\":\"\"", "the reply names no file"),
+        (",\"filename\":7", "the reply names no file"),
+        (",\"filename\":\"..\"", "no file can be called '..'"),
+        (",\"filename\":\"..\",\"exit_code\":null", "no file can be called '..'"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let output = save(folder.path(), &[], &format!("{{\"total_size\":1{members}}}"), &[b'0' + at as u8]);
+        // How it ended being unknown is no reason to lose what came.
+        assert_eq!(status(&output), if at == 4 { 198 } else { 0 }, "{}", stderr(&output));
+        assert!(stderr(&output).contains(why), "{}", stderr(&output));
+        let name = if at == 0 { "reply".to_owned() } else { format!("reply.{at}") };
+        assert_eq!(std::fs::read(folder.path().join(name)).unwrap(), [b'0' + at as u8]);
+    }
+}
+
+#[test]
+fn what_was_not_announced_is_not_stored_under_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = format!("{{\"total_size\":2,\"filename\":\"a.txt\",\"md5\":\"{}\"}}", "0".repeat(32));
+    let output = save(folder.path(), &[], &json, b"he");
+    assert_eq!(status(&output), 198, "{}", stderr(&output));
+    let part = folder.path().join("a.txt.part");
+    let words = format!("md5 digest differs; stored 2 bytes in {}, not under its name\n", part.display());
+    assert!(stderr(&output).ends_with(&words), "{}", stderr(&output));
+    assert_eq!(names(folder.path()), ["a.txt.part"]);
 }
 
 #[test]
 fn nothing_is_stored_of_a_reply_that_is_not_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let wrong = "0".repeat(32);
-    for (json, payload) in [
-        ("{\"total_size\":5,\"filename\":\"a.txt\"}".to_owned(), &b"he"[..]),
-        (format!("{{\"total_size\":2,\"filename\":\"a.txt\",\"md5\":\"{wrong}\"}}"), b"he"),
-    ] {
-        let output = save(folder.path(), &[], &json, payload);
-        assert_eq!(status(&output), 198, "{}", stderr(&output));
-        assert_eq!(names(folder.path()), [""; 0]);
-    }
-    for json in
-        ["{\"total_size\":2}", "{\"total_size\":2,\"filename\":\"..\"}", "{\"total_size\":2,\"filename\":7}"]
-    {
-        let output = save(folder.path(), &[], json, b"he");
-        assert_eq!(status(&output), 197, "{}", stderr(&output));
-        assert_eq!(names(folder.path()), [""; 0]);
-    }
+    let output = save(folder.path(), &[], "{\"total_size\":5,\"filename\":\"a.txt\"}", b"he");
+    assert_eq!(status(&output), 198, "{}", stderr(&output));
+    assert!(stderr(&output).contains("; nothing is stored"), "{}", stderr(&output));
+    assert_eq!(names(folder.path()), [""; 0]);
 }
 
 #[test]
 fn a_folder_that_is_not_there_is_found_out_before_anything_is_sent() {
-    let output = remora(&["exec", "--save", "/nonexistent/folder", "header://127.0.0.1:1", "x"]);
-    assert_eq!(status(&output), 193);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (folder, why) in [
+        ("/nonexistent/folder", "No such file or directory"),
+        (file.path().to_str().unwrap(), "it is no directory"),
+    ] {
+        // Nobody listens there.
+        let output = remora(&["exec", "--save", folder, "header://127.0.0.1:1", "x"]);
+        assert_eq!(status(&output), 193);
+        let text = stderr(&output);
+        assert!(text.contains(&format!("usage: can't store a file in {folder}: {why}")), "{text}");
+        assert!(!text.contains(".remora-"), "{text}");
+    }
 }

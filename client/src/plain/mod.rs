@@ -16,7 +16,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-pub use remora_wire::plain::{Ending, Fault, Header, Part, Streams, Verdict, Verdicts, safe_file_name};
+pub use remora_wire::plain::{
+    EndedBy, Ending, Fault, Header, Part, Streams, Verdict, Verdicts, safe_file_name,
+};
 pub use request::{PlainRequestError, plain_request};
 
 use crate::connect::{Observer, Step};

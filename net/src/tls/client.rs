@@ -24,8 +24,11 @@ pub enum ConnectError {
     /// The byte stream failed.
     #[error("the connection failed during the TLS handshake")]
     Io(#[source] io::Error),
-    /// The peer closed the connection before the handshake was over.
-    #[error("the other side closed the connection during the TLS handshake")]
+    /// The peer closed the connection before the handshake was over, in order or not: a full host answers nobody in words, since
+    /// what a stranger is told costs a handshake.
+    #[error(
+        "the other side closed the connection during the TLS handshake: the host may be full, or it may not be a remora server"
+    )]
     Closed,
     /// The host has none of the key types that are recorded for it.
     #[error("the host has no key of a recorded type")]
@@ -111,9 +114,14 @@ fn from_io(error: io::Error) -> ConnectError {
         // This alert is how a server says that it has no key for the schemes offered (RFC 8446, 4.4.2.2 and 6.2).
         Ok(rustls::Error::AlertReceived(AlertDescription::HandshakeFailure)) => ConnectError::NoCommonKeyType,
         Ok(error) => ConnectError::Tls(error),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => ConnectError::Closed,
+        Err(error) if is_closed(error.kind()) => ConnectError::Closed,
         Err(error) => ConnectError::Io(error),
     }
+}
+
+/// Which of these comes depends on what the peer had read when it closed.
+fn is_closed(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 /// Checks that the host holds the key it shows. Whether that is the right key is judged after the handshake.

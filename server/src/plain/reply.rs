@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use remora_engine::{EndReason, Ended, Job, JobRequest, LimitKind, NotStarted, Outcome, Output, Program};
-use remora_wire::plain::{Digests, Ending, Header, Streams, Wire, length_prefix};
+use remora_wire::plain::{Digests, EndedBy, Ending, Header, Streams, Wire, length_prefix};
 use tokio::io::Interest;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -65,6 +65,8 @@ struct Reply {
     /// Digests of stdout.
     digests: Digests,
     ending: Ending,
+    /// What made us end it.
+    ended_by: Option<EndedBy>,
     /// Bytes of stdout that went out already.
     sent: u64,
 }
@@ -81,6 +83,7 @@ impl Connection {
             spool: Spool::new(limit, settings.spool_dir.clone()),
             digests: Digests::new(),
             ending: Ending::Unknown,
+            ended_by: None,
             sent: 0,
         };
         let bell = Arc::new(Notify::new());
@@ -236,6 +239,7 @@ impl Connection {
                     file_name: Some(FILE_NAME.to_owned()),
                     streams: Some(streams),
                     ending: Some(reply.ending),
+                    ended_by: reply.ended_by,
                     ignored: Vec::new(),
                 };
                 self.write(&header.encode()).await?;
@@ -313,7 +317,14 @@ fn conclude(mut reply: Reply, ended: &Ended, excess: Option<&SpoolError>) -> Rep
     // The command may have ended by itself while its reply outgrew the limit: that isn't told as success.
     let limited = match ending {
         Ending::Signaled(_) => ending,
-        Ending::Exited(_) | Ending::Unknown => Ending::Signaled(15),
+        Ending::Exited(_) | Ending::Unknown | Ending::Impossible(_) => Ending::Signaled(15),
+    };
+    reply.ended_by = match (excess, by) {
+        (Some(_), _) | (None, Some(EndReason::Limit(LimitKind::Output))) => Some(EndedBy::Output),
+        (None, Some(EndReason::Limit(_))) => Some(EndedBy::Memory),
+        (None, Some(EndReason::Deadline)) => Some(EndedBy::Deadline),
+        (None, Some(EndReason::Shutdown)) => Some(EndedBy::Shutdown),
+        (None, Some(_) | None) => None,
     };
     // On `raw`, stdout is on its way before anybody knows.
     let told = match reply.sent {

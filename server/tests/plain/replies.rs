@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use remora_wire::plain::{Digests, Ending, Streams};
+use remora_wire::plain::{Digests, EndedBy, Ending, Streams};
 
 use crate::common::{Server, read_header, read_length};
 
@@ -176,6 +176,7 @@ fn a_reply_over_the_limit_is_replaced_and_the_connection_lives() {
         assert!(text.starts_with("remora: ") && text.contains("limit"), "{text}");
         if let Some(header) = header {
             assert_eq!(header.ending, Some(Ending::Signaled(15)), "no success is told");
+            assert_eq!(header.ended_by, Some(EndedBy::Output));
             assert_eq!(header.streams.unwrap().stdout, 0);
         }
         // A command that never ends by itself is ended.
@@ -262,7 +263,7 @@ fn a_time_limit_is_told_in_the_header() {
     let mut stream = server.connect();
     stream.write_all(b"echo begun; sleep 1000").unwrap();
     let (header, payload) = read_header(&mut stream);
-    assert_eq!(header.ending, Some(Ending::Exited(124)));
+    assert_eq!((header.ending, header.ended_by), (Some(Ending::Exited(124)), Some(EndedBy::Deadline)));
     assert!(
         String::from_utf8(payload).unwrap().starts_with("begun\nremora: the command ran into its time limit")
     );

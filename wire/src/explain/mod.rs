@@ -77,6 +77,7 @@ pub struct Explainer {
     in_read: u64,
     message: Option<Message>,
     malformed: bool,
+    cut: bool,
     behind: u64,
 }
 
@@ -92,6 +93,7 @@ impl Explainer {
             in_read: 0,
             message: None,
             malformed: false,
+            cut: false,
             behind: 0,
         }
     }
@@ -99,6 +101,11 @@ impl Explainer {
     /// Whether bytes came that make no sense. Nothing behind them is explained.
     pub fn is_malformed(&self) -> bool {
         self.malformed
+    }
+
+    /// Whether the stream stopped half-way; known after [`Explainer::handle_end`].
+    pub fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// The bytes that follow came in another read than those before.
@@ -156,6 +163,7 @@ impl Explainer {
             }
             Stage::Unframed => return,
         };
+        self.cut = true;
         say(line(message.start, &format!("cut off: {what}{}", self.marks(&message))));
     }
 

@@ -26,6 +26,35 @@ pub enum Ending {
     Signaled(u8),
     /// The peer says that it doesn't know.
     Unknown,
+    /// The peer means to say it, and names what can't be: this.
+    Impossible(&'static str),
+}
+
+/// What made the peer end the command. Nothing proves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndedBy {
+    /// Its time limit.
+    Deadline,
+    /// Its limit of output.
+    Output,
+    /// Its limit of memory.
+    Memory,
+    /// The server stops.
+    Shutdown,
+}
+
+impl EndedBy {
+    const ALL: [EndedBy; 4] = [EndedBy::Deadline, EndedBy::Output, EndedBy::Memory, EndedBy::Shutdown];
+
+    /// Its word on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            EndedBy::Deadline => "deadline",
+            EndedBy::Output => "limit: output",
+            EndedBy::Memory => "limit: memory",
+            EndedBy::Shutdown => "shutdown",
+        }
+    }
 }
 
 /// What the object says. Members that it may lack, or that hold what they can't, are `None`: the `header` wire is spoken by peers
@@ -44,6 +73,8 @@ pub struct Header {
     pub streams: Option<Streams>,
     /// `exit_code` and `signal`, where they agree with each other.
     pub ending: Option<Ending>,
+    /// `ended_by`, where it fits the ending.
+    pub ended_by: Option<EndedBy>,
     /// Members known here that hold what they can't, and were ignored.
     pub ignored: Vec<&'static str>,
 }
@@ -59,6 +90,7 @@ struct Members<'a> {
     stderr_size: Option<&'a RawValue>,
     exit_code: Option<&'a RawValue>,
     signal: Option<&'a RawValue>,
+    ended_by: Option<&'a RawValue>,
     repeated: Option<&'static str>,
 }
 
@@ -73,6 +105,7 @@ impl<'a> Members<'a> {
             "stderr_size" => ("stderr_size", &mut self.stderr_size),
             "exit_code" => ("exit_code", &mut self.exit_code),
             "signal" => ("signal", &mut self.signal),
+            "ended_by" => ("ended_by", &mut self.ended_by),
             _ => return None,
         })
     }
@@ -127,7 +160,9 @@ impl Header {
         let blake3 = digest(members.blake3);
         let streams = streams(&members, total_size, &mut ignored);
         let ending = ending(&members, &mut ignored);
-        Ok(Header { total_size, md5, blake3, file_name: string(members.filename), streams, ending, ignored })
+        let ended_by = ended_by(members.ended_by, ending, &mut ignored);
+        let file_name = string(members.filename);
+        Ok(Header { total_size, md5, blake3, file_name, streams, ending, ended_by, ignored })
     }
 
     /// The object and its length, as they go over the wire. It never comes near [`limits::PLAIN_HEADER`] unless the name of
@@ -155,8 +190,13 @@ impl Header {
             None => Ok(()),
             Some(Ending::Exited(status)) => write!(text, ",\"exit_code\":{status},\"signal\":null"),
             Some(Ending::Signaled(signal)) => write!(text, ",\"exit_code\":null,\"signal\":{signal}"),
-            Some(Ending::Unknown) => write!(text, ",\"exit_code\":null,\"signal\":null"),
+            Some(Ending::Unknown | Ending::Impossible(_)) => {
+                write!(text, ",\"exit_code\":null,\"signal\":null")
+            }
         };
+        if let Some(by) = self.ended_by {
+            let _ = write!(text, ",\"ended_by\":\"{}\"", by.name());
+        }
         text.push_str(",\"blake3\":");
         push_hex(&mut text, self.blake3.as_ref().map(<[u8; 32]>::as_slice));
         text.push('}');
@@ -229,12 +269,12 @@ fn ending(members: &Members<'_>, ignored: &mut Vec<&'static str>) -> Option<Endi
         Number(u64),
         Nonsense,
     }
-    let mut read =
-        |value: Option<&RawValue>, range: std::ops::RangeInclusive<u64>| match value.map(RawValue::get) {
+    let mut read = |name, value: Option<&RawValue>, range: std::ops::RangeInclusive<u64>| {
+        match value.map(RawValue::get) {
             None => Read::Nothing,
             // Not even a number: a member of the peer's own that happens to have this name.
             Some(text) if text != "null" && !text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
-                ignored.push("exit_code or signal");
+                ignored.push(name);
                 Read::Nothing
             }
             Some("null") => Read::Null,
@@ -242,9 +282,11 @@ fn ending(members: &Members<'_>, ignored: &mut Vec<&'static str>) -> Option<Endi
                 Some(Size::Whole(number)) if range.contains(&number) => Read::Number(number),
                 _ => Read::Nonsense,
             },
-        };
+        }
+    };
     let status = |number: u64| u8::try_from(number).unwrap_or(u8::MAX);
-    let (exit_code, signal) = (read(members.exit_code, 0..=255), read(members.signal, 1..=64));
+    let exit_code = read("exit_code", members.exit_code, 0..=255);
+    let signal = read("signal", members.signal, 1..=64);
     match (exit_code, signal) {
         (Read::Nothing, Read::Nothing | Read::Null) => None,
         (Read::Number(code), Read::Nothing | Read::Null) => Some(Ending::Exited(status(code))),
@@ -254,12 +296,31 @@ fn ending(members: &Members<'_>, ignored: &mut Vec<&'static str>) -> Option<Endi
         (Read::Number(code), Read::Number(signal)) if code == 128 + signal => {
             Some(Ending::Signaled(status(signal)))
         }
-        (Read::Number(_) | Read::Nonsense, Read::Number(_))
-        | (Read::Nonsense, Read::Nothing | Read::Null)
-        | (_, Read::Nonsense) => {
-            // Meant to tell an ending, and doesn't: no reason to take it for a good one.
-            ignored.extend(["exit_code", "signal"]);
-            Some(Ending::Unknown)
+        // What follows is meant to tell an ending, and doesn't: no reason to take it for a good one.
+        (Read::Nonsense, _) => Some(Ending::Impossible("an exit code that can't be")),
+        (_, Read::Nonsense) => Some(Ending::Impossible("a signal that can't be")),
+        (Read::Number(_), Read::Number(_)) => {
+            Some(Ending::Impossible("an exit code and a signal that contradict each other"))
         }
     }
+}
+
+fn ended_by(
+    value: Option<&RawValue>,
+    ending: Option<Ending>,
+    ignored: &mut Vec<&'static str>,
+) -> Option<EndedBy> {
+    let value = value.filter(|value| value.get() != "null")?;
+    let name = string(Some(value));
+    let by =
+        EndedBy::ALL.into_iter().find(|by| name.as_deref() == Some(by.name())).filter(|by| match ending {
+            Some(Ending::Signaled(_)) => true,
+            // The status of docs/EXIT-STATUS.md.
+            Some(Ending::Exited(124)) => *by == EndedBy::Deadline,
+            _ => false,
+        });
+    if by.is_none() {
+        ignored.push("ended_by");
+    }
+    by
 }

@@ -22,7 +22,7 @@ pub use decoder::{Decoder, Event, Part};
 pub use digest::{Digests, Verdict, Verdicts};
 pub use fault::Fault;
 pub use file_name::safe_file_name;
-pub use header::{Ending, Header, Streams};
+pub use header::{EndedBy, Ending, Header, Streams};
 pub use web::web_sign;
 
 use crate::limits;
