@@ -171,6 +171,10 @@ impl std::fmt::Display for Target {
             Target::Local => f.write_str("local"),
             Target::Native { host, port: None, .. } => f.write_str(host),
             Target::Native { host, port: Some(port), .. } => write!(f, "{}:{port}", bracketed(host)),
+            // A path's own two slashes at the beginning would be taken for the URL's.
+            Target::Unix { path } if path.as_os_str().as_encoded_bytes().starts_with(b"//") => {
+                write!(f, "unix://{}", path.display().to_string().escape_debug())
+            }
             Target::Unix { path } => write!(f, "unix:{}", path.display().to_string().escape_debug()),
             Target::Plain { wire, host, port } => write!(f, "{wire}://{}:{port}", bracketed(host)),
         }
@@ -215,6 +219,8 @@ mod tests {
         assert_eq!("local".parse(), Ok(Target::Local));
         assert_eq!("unix:/run/r.sock".parse(), Ok(Target::Unix { path: "/run/r.sock".into() }));
         assert_eq!("unix:///run/r.sock".parse(), Ok(Target::Unix { path: "/run/r.sock".into() }));
+        let slashes: Target = "unix:////run/r.sock".parse().unwrap();
+        assert_eq!(slashes.to_string().parse(), Ok(slashes));
         let length = Target::Plain { wire: Plain::Length, host: "127.0.0.1".into(), port: 8080 };
         assert_eq!("length://127.0.0.1:8080".parse(), Ok(length));
     }

@@ -134,6 +134,10 @@ impl std::fmt::Display for ListenUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ListenUrl::Native(address) => write!(f, "native://{address}"),
+            // A path's own two slashes at the beginning would be taken for the URL's.
+            ListenUrl::Unix(path) if path.as_os_str().as_encoded_bytes().starts_with(b"//") => {
+                write!(f, "unix://{}", path.display())
+            }
             ListenUrl::Unix(path) => write!(f, "unix:{}", path.display()),
             ListenUrl::Plain { wire, address, encoding: None } => write!(f, "{wire}://{address}"),
             ListenUrl::Plain { wire, address, encoding: Some(encoding) } => {
@@ -258,6 +262,7 @@ mod tests {
             "length://127.0.0.1:8080",
             "header://[::1]:8080?encoding=gbk",
             "unix:/run/remora.sock",
+            "unix:////two/slashes",
         ] {
             assert_eq!(text.parse::<ListenUrl>().unwrap().to_string(), text);
         }
