@@ -420,9 +420,7 @@ fn conclude(
             failure(format!("the command ran into {limit} and was ended")).print();
         }
         (Outcome::Signaled { signal, by: None, .. }, _) if !expected(*signal) => {
-            let name = signal_hook::low_level::signal_name((*signal).into());
-            let name = name.map_or_else(|| format!("signal {signal}"), str::to_owned);
-            failure(format!("the command was killed by {name}")).print();
+            failure(killed_by(*signal)).print();
         }
         (Outcome::Signaled { by: Some(why), .. }, _) => {
             failure(format!("the host ended the command ({why})")).print();
@@ -443,6 +441,14 @@ fn conclude(
         ));
     }
     Ok(outcome)
+}
+
+/// What a death by a signal is called.
+pub(super) fn killed_by(signal: u8) -> String {
+    match signal_hook::low_level::signal_name(signal.into()) {
+        Some(name) => format!("the command was killed by {name}"),
+        None => format!("the command was killed by signal {signal}"),
+    }
 }
 
 /// The command for `--json`: a line, or a vector.

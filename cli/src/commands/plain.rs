@@ -14,7 +14,7 @@ use remora_client::{Class, Outcome, Plain, Target};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::capture;
-use super::exec::command;
+use super::exec::{command, killed_by};
 use super::receipt::{self, Captured};
 use super::save::{NAMELESS, Save, doubtful};
 use super::streams::{Output, Target as To};
@@ -361,6 +361,7 @@ impl Reply<'_> {
                 Some("the command ran into the host's time limit and was ended".to_owned())
             }
             (_, Some(by)) => Some(format!("the host ended the command ({})", by.name())),
+            (Outcome::Signaled { signal, .. }, None) => Some(killed_by(*signal)),
             (_, None) => None,
         };
         if let Some(text) = text {

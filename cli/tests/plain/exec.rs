@@ -24,7 +24,9 @@ fn header_tells_streams_and_status_apart() {
     let serve = Serve::start();
     let output = remora(&["exec", &serve.header, "echo out; echo err >&2; exit 3"]);
     assert_eq!((stdout(&output), stderr(&output), status(&output)), ("out\n".into(), "err\n".into(), 3));
-    assert_eq!(status(&remora(&["exec", &serve.header, "kill -9 $$"])), 137);
+    let killed = remora(&["exec", &serve.header, "kill -9 $$"]);
+    assert_eq!(status(&killed), 137);
+    assert!(String::from_utf8_lossy(&killed.stderr).contains("signaled: the command was killed by SIGKILL"));
     assert_eq!(status(&remora(&["exec", "--exit-status", "ssh", &serve.header, "kill -9 $$"])), 255);
     assert_eq!(status(&remora(&["exec", &serve.header, "no-such-command-here 2>/dev/null"])), 127);
 }
