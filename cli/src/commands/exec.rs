@@ -146,7 +146,7 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
         match result {
             Err(Stop::Denied) if access.sure => {
                 // The key that worked last doesn't any more: ask which one does.
-                timeline.note("the key that worked last is not accepted any more; asking about all");
+                timeline.note("the key that was tried first is not accepted; asking about all");
                 access.sure = false;
             }
             Err(Stop::Denied) => return Err(place.denied()),
@@ -322,7 +322,6 @@ async fn drive(
         text = signals => return Err(failed(Class::Lost, text)),
     };
     drop(mode.take());
-    timeline.note("ended");
     if let Some(error) = unread.take() {
         return Err(failed(
             Class::Internal,
@@ -341,6 +340,7 @@ async fn drive(
     }
     match finished {
         Ok(finished) => {
+            timeline.note(&format!("ended: {}", how(&outcome_of(&finished.receipt))));
             // Who sent the signal, or watched the program on its terminal, knows; and a closed pipe is no news to who closed it.
             let expected = |signal| {
                 request.terminal.is_some()
@@ -441,6 +441,15 @@ fn conclude(
         ));
     }
     Ok(outcome)
+}
+
+/// An outcome in words.
+fn how(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Exited(status) => format!("exited with {status}"),
+        Outcome::Signaled { signal, .. } => killed_by(*signal),
+        other => other.name().to_owned(),
+    }
 }
 
 /// What a death by a signal is called.
