@@ -41,6 +41,10 @@ pub struct Request {
     pub terminal: Option<proto::Terminal>,
     /// Wait for the end of each stream, however long background processes hold it open.
     pub wait_streams: bool,
+    /// The session it is run in; what it changes there stays.
+    pub session: Option<proto::SessionName>,
+    /// Run a line by the shell as a login shell.
+    pub login: bool,
 }
 
 impl Request {
@@ -69,8 +73,33 @@ impl Request {
             stdin: false,
             terminal: None,
             wait_streams: false,
+            session: None,
+            login: false,
         }
     }
+}
+
+/// A session by its name or id: made when there is none, unless `existing`.
+pub fn session_name(name: impl Into<String>, existing: bool) -> proto::SessionName {
+    proto::SessionName { name: name.into(), existing }
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// The connection has ended.
+    #[error(transparent)]
+    Ended(#[from] JobError),
+    /// The host says why it can't answer.
+    #[error("{}", .0.text.escape_debug())]
+    Refused(proto::NotStarted),
+    /// As many questions wait as may; ask again later.
+    #[error("{} questions wait for their answers, and no more may", limits::QUESTIONS)]
+    TooMany,
+    /// The answer is none to this question.
+    #[error("the host answered another question")]
+    Other,
 }
 
 /// Why a job can't be asked for. Nothing was sent.
@@ -110,6 +139,8 @@ impl Connection {
             leaving: false,
             boot_id,
             liveness: Liveness::new(),
+            questions: HashMap::new(),
+            last_question: 0,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         let task = shared.clone();
@@ -159,12 +190,78 @@ impl Connection {
             terminal: request.terminal.clone(),
             wait_streams: request.wait_streams,
             boot_id: state.boot_id.clone(),
+            session: request.session,
+            login: request.login,
         };
         let channel = state.link.end.start(&start)?;
         state.jobs.insert(channel, JobState::new(request.stdin || request.terminal.is_some()));
         state.wake();
         drop(state);
         Ok(Job::new(self.shared.clone(), channel))
+    }
+
+    /// Asks something that needs no job, and waits for the answer. Whoever stops waiting has asked all the same.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn ask(&self, question: proto::ask::Question) -> Result<proto::answer::Answer, AskError> {
+        let number = self.shared.lock().ask(question)?;
+        let asked = Asked { shared: &self.shared, number };
+        let answer = poll_fn(|cx| asked.shared.lock().poll_answer(number, cx)).await?;
+        match answer {
+            Some(proto::answer::Answer::Refused(why)) => Err(AskError::Refused(why)),
+            Some(answer) => Ok(answer),
+            None => Err(AskError::Other),
+        }
+    }
+
+    /// Finds a session, or makes it.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn open_session(&self, session: proto::SessionName) -> Result<proto::SessionInfo, AskError> {
+        let question = proto::OpenSession { session: Some(session) };
+        let mut list = self.session_list(proto::ask::Question::OpenSession(question)).await?;
+        list.pop().ok_or(AskError::Other)
+    }
+
+    /// The sessions of this user and key.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn sessions(&self) -> Result<Vec<proto::SessionInfo>, AskError> {
+        self.session_list(proto::ask::Question::ListSessions(proto::ListSessions {})).await
+    }
+
+    /// Forgets a session, and gives it as it was. Its jobs go on.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn end_session(&self, session: proto::SessionName) -> Result<proto::SessionInfo, AskError> {
+        let question = proto::EndSession { session: Some(session) };
+        let mut list = self.session_list(proto::ask::Question::EndSession(question)).await?;
+        list.pop().ok_or(AskError::Other)
+    }
+
+    async fn session_list(
+        &self,
+        question: proto::ask::Question,
+    ) -> Result<Vec<proto::SessionInfo>, AskError> {
+        match self.ask(question).await? {
+            proto::answer::Answer::Sessions(list) => Ok(list.sessions),
+            _ => Err(AskError::Other),
+        }
+    }
+
+    /// What a word could become in a session.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn complete(&self, complete: proto::Complete) -> Result<proto::Completions, AskError> {
+        match self.ask(proto::ask::Question::Complete(complete)).await? {
+            proto::answer::Answer::Completions(completions) => Ok(completions),
+            _ => Err(AskError::Other),
+        }
     }
 
     /// Waits until the host has judged who the user is, [`VERDICT`] at most, and gives the host's own name.
@@ -174,6 +271,18 @@ impl Connection {
     pub async fn accepted(&self) -> Result<String, JobError> {
         let verdict = poll_fn(|cx| self.shared.lock().poll_verdict(cx));
         timeout(VERDICT, verdict).await.unwrap_or(Err(JobError::NoVerdict))
+    }
+}
+
+/// A question whose answer is waited for.
+struct Asked<'a> {
+    shared: &'a Shared,
+    number: u32,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().abandon_question(self.number);
     }
 }
 
@@ -214,6 +323,17 @@ pub(crate) struct State {
     leaving: bool,
     boot_id: Vec<u8>,
     liveness: Liveness,
+    /// Questions by their numbers: those that wait, and answers that nobody took yet.
+    questions: HashMap<u32, Question>,
+    last_question: u32,
+}
+
+/// A question that was asked.
+enum Question {
+    Waits(Option<Waker>),
+    Answered(Option<proto::answer::Answer>),
+    /// Nobody waits for the answer any more.
+    Abandoned,
 }
 
 impl State {
@@ -229,6 +349,63 @@ impl State {
             self.sending.push_back(channel);
         }
         self.wake();
+    }
+
+    fn ask(&mut self, question: proto::ask::Question) -> Result<u32, AskError> {
+        if let Some(error) = &self.failed {
+            return Err(AskError::Ended(error.clone()));
+        }
+        if self.questions.len() >= limits::QUESTIONS {
+            return Err(AskError::TooMany);
+        }
+        self.last_question = self.last_question.wrapping_add(1);
+        let number = self.last_question;
+        self.link.end.ask(&proto::Ask { number, question: Some(question) });
+        self.questions.insert(number, Question::Waits(None));
+        self.wake();
+        Ok(number)
+    }
+
+    fn poll_answer(
+        &mut self,
+        number: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<proto::answer::Answer>, JobError>> {
+        match self.questions.get_mut(&number) {
+            Some(Question::Answered(answer)) => {
+                let answer = answer.take();
+                self.questions.remove(&number);
+                Poll::Ready(Ok(answer))
+            }
+            Some(Question::Waits(waker)) => match &self.failed {
+                Some(error) => Poll::Ready(Err(error.clone())),
+                None => {
+                    *waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            },
+            Some(Question::Abandoned) | None => Poll::Ready(Ok(None)),
+        }
+    }
+
+    fn abandon_question(&mut self, number: u32) {
+        match self.questions.get_mut(&number) {
+            Some(question @ Question::Waits(_)) => *question = Question::Abandoned,
+            Some(Question::Answered(_)) => drop(self.questions.remove(&number)),
+            Some(Question::Abandoned) | None => {}
+        }
+    }
+
+    fn handle_answer(&mut self, answer: proto::Answer) {
+        let number = answer.number;
+        match self.questions.remove(&number) {
+            Some(Question::Waits(waker)) => {
+                self.questions.insert(number, Question::Answered(answer.answer));
+                waker.into_iter().for_each(Waker::wake);
+            }
+            // A number that nobody asked under changes nothing.
+            Some(Question::Abandoned | Question::Answered(_)) | None => {}
+        }
     }
 
     fn poll_verdict(&mut self, cx: &mut Context<'_>) -> Poll<Result<String, JobError>> {
@@ -265,7 +442,7 @@ impl State {
             // Nobody can come back for these: the host ends them when the connection goes.
             return self.fail(cx, JobError::Left);
         }
-        if self.link.end.running() == 0 {
+        if self.link.end.running() == 0 && self.questions.is_empty() {
             // Nobody waits for a word of the host's.
             self.liveness.rest();
         }
@@ -297,6 +474,11 @@ impl State {
         if let Verdict::Waiting(wakers) = &mut self.verdict {
             wakers.drain(..).for_each(Waker::wake);
         }
+        for question in self.questions.values_mut() {
+            if let Question::Waits(waker) = question {
+                waker.take().into_iter().for_each(Waker::wake);
+            }
+        }
         self.failed = Some(error);
         // Best effort: a fault is told to the server, TLS is closed in order.
         let _ = self.link.hand_over();
@@ -317,6 +499,12 @@ impl State {
                     job.handle_started(pid);
                 }
             }
+            ClientEvent::Stopped { channel, signal } => {
+                if let Some(job) = self.jobs.get_mut(&channel) {
+                    job.handle_stopped(signal);
+                }
+            }
+            ClientEvent::Answer(answer) => self.handle_answer(*answer),
             ClientEvent::End { channel, stream, .. } => {
                 if let Some(job) = self.jobs.get_mut(&channel) {
                     job.handle_end(stream);

@@ -118,8 +118,11 @@ pub(crate) struct JobState {
     stderr: Incoming,
     pub(crate) stdin: StdinQueue,
     pid: Option<u64>,
+    /// The signal that stopped the command, while it is stopped.
+    stopped: Option<String>,
     result: Option<Result<Finished, JobError>>,
     waker: Option<Waker>,
+    stop_waker: Option<Waker>,
 }
 
 impl JobState {
@@ -129,8 +132,10 @@ impl JobState {
             stderr: Incoming::new(),
             stdin: if stdin { StdinQueue::default() } else { StdinQueue::closed() },
             pid: None,
+            stopped: None,
             result: None,
             waker: None,
+            stop_waker: None,
         }
     }
 
@@ -155,6 +160,11 @@ impl JobState {
     pub(crate) fn handle_started(&mut self, pid: u64) {
         self.pid = Some(pid);
         self.waker.take().into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn handle_stopped(&mut self, signal: Option<String>) {
+        self.stopped = signal;
+        self.stop_waker.take().into_iter().for_each(Waker::wake);
     }
 
     pub(crate) fn handle_receipt(&mut self, receipt: proto::Receipt) {
@@ -184,7 +194,9 @@ impl JobState {
         self.stdout.end();
         self.stderr.end();
         self.stdin.discard();
+        self.stopped = None;
         self.waker.take().into_iter().for_each(Waker::wake);
+        self.stop_waker.take().into_iter().for_each(Waker::wake);
     }
 }
 
@@ -255,6 +267,32 @@ impl Job {
             Poll::Pending
         })
         .await
+    }
+
+    /// Waits until the host tells that the command was stopped, and gives the signal's name without `SIG`, unchecked. Never ready
+    /// for a job without job control, nor once it is over.
+    pub async fn stopped(&self) -> String {
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            let Some(job) = state.jobs.get_mut(&self.channel) else { return Poll::Pending };
+            match &job.stopped {
+                Some(signal) => Poll::Ready(signal.clone()),
+                None => {
+                    job.stop_waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// Lets a stopped command go on.
+    pub fn resume(&self) {
+        if let Some(job) = self.shared.lock().jobs.get_mut(&self.channel) {
+            // Known at once here, so that who waits for the next stop doesn't see the last one.
+            job.stopped = None;
+        }
+        self.signal("CONT");
     }
 
     /// Waits for the receipt. Lengths and digests of both output streams have been compared with what arrived. Both

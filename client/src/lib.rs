@@ -19,7 +19,7 @@ pub use auth::{Signer, UserKey, UserKeyError};
 pub use connect::{
     ConnectError, HostTrust, Observer, Opened, Options, Step, connect, connect_local, connect_unix,
 };
-pub use connection::{Connection, Request, StartError, VERDICT};
+pub use connection::{AskError, Connection, Request, StartError, VERDICT, session_name};
 pub use dial::{DIAL_TIMEOUT, DialError};
 pub use job::{Finished, Job, JobError, Reader, Writer};
 pub use liveness::SILENCE;

@@ -10,7 +10,7 @@ use rustix::termios::{
 /// What a terminal here is like, so that one on the host can be made like it; `None` where it isn't one.
 pub fn terminal_like(fd: impl AsFd) -> Option<proto::Terminal> {
     let modes = tcgetattr(&fd).ok()?;
-    Some(proto::Terminal { size: window_size(fd), modes: modes_of(&modes) })
+    Some(proto::Terminal { size: window_size(fd), modes: modes_of(&modes), job_control: false })
 }
 
 /// The size of a terminal's window; `None` where it isn't one.

@@ -208,8 +208,15 @@ impl Connection {
             ServerEvent::Fault { code, text } => {
                 info!(peer = %self.peer, code, text = %text.escape_debug(), "the client ended the connection");
             }
+            ServerEvent::Ask(ask) => self.ask(&ask),
             ServerEvent::Hello(_) | ServerEvent::Offer { .. } | ServerEvent::Authenticate { .. } => {}
         }
+    }
+
+    fn ask(&mut self, ask: &proto::Ask) {
+        let why = job::unsuitable(proto::NotStartedClass::Incompatible, "this host knows no answer to that");
+        let refused = proto::answer::Answer::Refused(why);
+        self.link.end.answer(&proto::Answer { number: ask.number, answer: Some(refused) });
     }
 
     fn start(&mut self, channel: u32, start: &proto::Start) {

@@ -42,3 +42,8 @@ pub const PLAIN_TOTAL: u64 = i64::MAX as u64;
 
 /// Modes of one terminal: each opcode is one byte.
 pub const TERMINAL_MODES: usize = 256;
+
+/// Questions of one connection that wait for their answers at a time.
+pub const QUESTIONS: usize = 16;
+/// Longest name of a session.
+pub const SESSION_NAME: usize = 64;

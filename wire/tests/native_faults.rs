@@ -345,9 +345,17 @@ fn terminals_are_bounded() {
     };
     let size = |rows| proto::WindowSize { rows, columns: 80, width: 0, height: 0 };
     let mode = proto::TerminalMode { opcode: 1, argument: 3 };
-    let huge = proto::Terminal { size: Some(size(65_536)), modes: Vec::new() };
-    let many = proto::Terminal { size: Some(size(24)), modes: vec![mode; limits::TERMINAL_MODES + 1] };
-    let good = proto::Terminal { size: Some(size(65_535)), modes: vec![mode; limits::TERMINAL_MODES] };
+    let huge = proto::Terminal { size: Some(size(65_536)), modes: Vec::new(), ..proto::Terminal::default() };
+    let many = proto::Terminal {
+        size: Some(size(24)),
+        modes: vec![mode; limits::TERMINAL_MODES + 1],
+        ..proto::Terminal::default()
+    };
+    let good = proto::Terminal {
+        size: Some(size(65_535)),
+        modes: vec![mode; limits::TERMINAL_MODES],
+        ..proto::Terminal::default()
+    };
     for bad in [start(huge, false), start(many, false), start(good.clone(), true)] {
         let got = fault(open(), &frame(Kind::Start, 2, &bad));
         assert!(matches!(got, Fault::Malformed { kind: Kind::Start, .. }), "{got:?}");
@@ -518,4 +526,28 @@ fn a_nonce_of_the_wrong_length_is_refused() {
     client.input().extend_from_slice(&frame(Kind::ServerHello, 0, &hello));
     assert!(matches!(client.poll_event(), Err(Fault::Malformed { .. })));
     let _: BytesMut = client.output().split();
+}
+
+#[test]
+fn questions_are_bounded_and_wait_for_a_login() {
+    let ask = |number| proto::Ask {
+        number,
+        question: Some(proto::ask::Question::ListSessions(proto::ListSessions {})),
+    };
+    let mut stranger = server();
+    greet(&mut stranger);
+    assert_eq!(fault(stranger, &frame(Kind::Ask, 0, &ask(1))), Fault::UnexpectedKind(Kind::Ask));
+    assert_eq!(fault(open(), &frame(Kind::Ask, 1, &ask(1))), Fault::UnknownChannel(1));
+
+    let mut server = open();
+    for number in 0..limits::QUESTIONS as u32 {
+        send(&mut server, Kind::Ask, 0, &ask(number));
+        assert!(matches!(server.poll_event(), Ok(Some(ServerEvent::Ask(_)))));
+    }
+    server.answer(&proto::Answer { number: 0, answer: None });
+    send(&mut server, Kind::Ask, 0, &ask(99));
+    assert!(matches!(server.poll_event(), Ok(Some(ServerEvent::Ask(_)))), "an answer makes room");
+    server.output().clear();
+    let got = fault(server, &frame(Kind::Ask, 0, &ask(100)));
+    assert!(matches!(got, Fault::Malformed { kind: Kind::Ask, .. }), "{got:?}");
 }

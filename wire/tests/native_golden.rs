@@ -92,8 +92,7 @@ fn frames() -> Vec<(&'static str, BytesMut)> {
         no_stdin: true,
         wait_streams: true,
         boot_id: vec![0xb0; 16],
-        terminal: None,
-        output_window: 0,
+        ..proto::Start::default()
     };
     client.start(&start).unwrap();
     add("start, vector", client.output().split());
@@ -136,7 +135,11 @@ fn frames() -> Vec<(&'static str, BytesMut)> {
 
     let (mut client, _) = open();
     let mode = |opcode, argument| proto::TerminalMode { opcode, argument };
-    let terminal = proto::Terminal { size: Some(size), modes: vec![mode(1, 3), mode(53, 1)] };
+    let terminal = proto::Terminal {
+        size: Some(size),
+        modes: vec![mode(1, 3), mode(53, 1)],
+        ..proto::Terminal::default()
+    };
     let start = proto::Start {
         job_id: vec![0x1d; 16],
         command: Some(proto::start::Command::LoginShell(proto::LoginShell {})),
@@ -146,6 +149,69 @@ fn frames() -> Vec<(&'static str, BytesMut)> {
     };
     client.start(&start).unwrap();
     add("start, login shell on a terminal", client.output().split());
+
+    let (mut client, mut server) = open();
+    let session = proto::SessionName { name: "build".to_owned(), existing: true };
+    let start = proto::Start {
+        job_id: vec![0x1d; 16],
+        command: Some(proto::start::Command::Line(b"cd /tmp && vi".to_vec())),
+        terminal: Some(proto::Terminal { size: Some(size), modes: Vec::new(), job_control: true }),
+        session: Some(session.clone()),
+        login: true,
+        ..proto::Start::default()
+    };
+    client.start(&start).unwrap();
+    add("start, line in a session, as a login shell, with job control", client.output().split());
+    server.stopped(1, Some("TSTP"));
+    add("stopped", server.output().split());
+    server.stopped(1, None);
+    add("stopped, goes on", server.output().split());
+    let change = proto::SessionChange {
+        carried: proto::Carried::Captured as i32,
+        working_directory: b"/tmp".to_vec(),
+        note: "a note".to_owned(),
+        name: "build".to_owned(),
+        ..proto::SessionChange::default()
+    };
+    let receipt = proto::Receipt {
+        outcome: Some(proto::receipt::Outcome::Exited(proto::Exited { status: 0 })),
+        session: Some(change),
+        unread_input: b"ls\r".to_vec(),
+        ..proto::Receipt::default()
+    };
+    server.receipt(1, &receipt);
+    add("receipt, in a session", server.output().split());
+    let questions = [
+        proto::ask::Question::OpenSession(proto::OpenSession { session: Some(session.clone()) }),
+        proto::ask::Question::ListSessions(proto::ListSessions {}),
+        proto::ask::Question::EndSession(proto::EndSession { session: Some(session.clone()) }),
+        proto::ask::Question::Complete(proto::Complete {
+            session: Some(session),
+            kind: proto::CompletionKind::Path as i32,
+            word: b"/et".to_vec(),
+        }),
+    ];
+    for (number, question) in (1..).zip(questions) {
+        client.ask(&proto::Ask { number, question: Some(question) });
+    }
+    add("ask: open, list, end, complete", client.output().split());
+    let info = proto::SessionInfo {
+        id: "00112233445566778899aabbccddeeff".to_owned(),
+        name: "build".to_owned(),
+        working_directory: b"/tmp".to_vec(),
+        home: b"/home/ada".to_vec(),
+        shell: b"/bin/bash".to_vec(),
+        created_unix_ns: 1,
+        used_unix_ns: 2,
+        jobs: 1,
+        made: true,
+    };
+    let sessions = proto::answer::Answer::Sessions(proto::SessionList { sessions: vec![info] });
+    server.answer(&proto::Answer { number: 1, answer: Some(sessions) });
+    let words = vec![b"/etc/".to_vec()];
+    let completions = proto::answer::Answer::Completions(proto::Completions { words, more: false });
+    server.answer(&proto::Answer { number: 4, answer: Some(completions) });
+    add("answers", server.output().split());
 
     // Credit: half the window is consumed, which is more than the quarter that is worth telling.
     let (mut client, mut server) = open();

@@ -37,7 +37,7 @@ pub(super) fn prepare(exec: &Exec, request: &mut Request) -> Result<bool, Failur
     }
     request.terminal = Some(match terminal_like(io::stdin()) {
         Some(terminal) => terminal,
-        None => proto::Terminal { size: Some(size().unwrap_or(UNSEEN)), modes: Vec::new() },
+        None => proto::Terminal { size: Some(size().unwrap_or(UNSEEN)), ..proto::Terminal::default() },
     });
     let travels = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_encoded_bytes();

@@ -49,6 +49,9 @@ fn control(kind: Kind, body: &[u8]) -> String {
         Kind::Stop => message::<proto::Stop>(body),
         Kind::Signal => message::<proto::Signal>(body),
         Kind::Resize => message::<proto::WindowSize>(body),
+        Kind::Stopped => message::<proto::Stopped>(body),
+        Kind::Ask => message::<proto::Ask>(body),
+        Kind::Answer => message::<proto::Answer>(body),
         Kind::Close => message::<proto::Close>(body),
         Kind::Ping | Kind::Pong | Kind::Stdin | Kind::Stdout | Kind::Stderr => {
             preview(body, body.len() as u64)

@@ -35,6 +35,15 @@ pub enum ClientEvent {
         /// Process id on the host.
         pid: u64,
     },
+    /// The command of a job with job control was stopped, or goes on.
+    Stopped {
+        /// The job's channel.
+        channel: u32,
+        /// The signal that stopped it, its name without `SIG`, unchecked; none when it goes on.
+        signal: Option<String>,
+    },
+    /// The answer to a question.
+    Answer(Box<proto::Answer>),
     /// Bytes of an output stream, in order and without gaps.
     Data {
         /// The job's channel.
@@ -307,6 +316,11 @@ impl Client {
         }
     }
 
+    /// Asks something that needs no job. Up to [`limits::QUESTIONS`] may wait for their answers.
+    pub fn ask(&mut self, ask: &proto::Ask) {
+        push(&mut self.out, Kind::Ask, 0, ask);
+    }
+
     /// Asks the host to end a job. Its receipt still comes.
     pub fn close(&mut self, channel: u32) {
         if self.jobs.contains_key(&channel) {
@@ -402,6 +416,9 @@ impl Client {
                 self.jobs.clear();
                 Ok(Some(ClientEvent::Denied { attempts_left: reply.attempts_left }))
             }
+            (Phase::Greeted { open: true, .. }, Kind::Answer) => {
+                Ok(Some(ClientEvent::Answer(Box::new(parse(kind, body)?))))
+            }
             (Phase::Greeted { open: true, .. }, _) => self.handle_job(kind, channel, body),
             _ => Err(Fault::UnexpectedKind(kind)),
         }
@@ -433,6 +450,14 @@ impl Client {
                     return Err(unknown);
                 }
                 Ok(Some(ClientEvent::Started { channel, pid: started.pid }))
+            }
+            Kind::Stopped => {
+                let stopped: proto::Stopped = parse(kind, body)?;
+                if !self.jobs.contains_key(&channel) {
+                    return Err(unknown);
+                }
+                let signal = Some(stopped.signal).filter(|signal| !signal.is_empty());
+                Ok(Some(ClientEvent::Stopped { channel, signal }))
             }
             Kind::End => {
                 let end: proto::End = parse(kind, body)?;

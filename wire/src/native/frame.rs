@@ -61,6 +61,10 @@ kinds! {
     GoAway = 0x09, "go-away";
     /// `Fault`.
     Fault = 0x0a, "fault";
+    /// `Ask`.
+    Ask = 0x0b, "ask";
+    /// `Answer`.
+    Answer = 0x0c, "answer";
     /// `Start`.
     Start = 0x10, "start";
     /// `Started`.
@@ -79,6 +83,8 @@ kinds! {
     Close = 0x17, "close";
     /// `WindowSize`.
     Resize = 0x18, "resize";
+    /// `Stopped`.
+    Stopped = 0x19, "stopped";
     /// Bytes of stdin.
     Stdin = 0x20, "stdin";
     /// Bytes of stdout.
@@ -109,7 +115,7 @@ impl Kind {
     fn body_limit(self, control: usize) -> usize {
         match self {
             Kind::Stdin | Kind::Stdout | Kind::Stderr => limits::DATA_OFFSET + limits::DATA_FRAME,
-            Kind::Start => control,
+            Kind::Start | Kind::Answer => control,
             Kind::Receipt => limits::CONTROL_RECEIPT.min(control),
             Kind::Offer | Kind::Authenticate => limits::CONTROL_BEFORE_AUTH,
             _ => limits::CONTROL_SMALL,

@@ -161,6 +161,19 @@ pub struct Terminal {
     /// How it differs from what the host's kernel makes; 256 at most.
     #[prost(message, repeated, tag = "2")]
     pub modes: ::prost::alloc::vec::Vec<TerminalMode>,
+    /// The command can be stopped there (Ctrl-Z) and continued, as under a shell with job control; each change is told by Stopped.
+    #[prost(bool, tag = "3")]
+    pub job_control: bool,
+}
+/// Which session a job or a question is about: 1 to 64 letters, digits, '.', '_' and '-', no '-' at the beginning.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionName {
+    /// Its name, or its id. One that is nobody's is made, unless it has the form of an id.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// It must exist.
+    #[prost(bool, tag = "2")]
+    pub existing: bool,
 }
 /// Start a job on this frame's channel.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -196,6 +209,13 @@ pub struct Start {
     /// Initial limit of this job's output streams; absent (0): the one of ClientHello. Only less counts.
     #[prost(uint64, tag = "12")]
     pub output_window: u64,
+    /// Run it in a session: there, with its environment and umask; what the command changes of them stays. working_directory (relative
+    /// to the session's) and environment hold for this job alone.
+    #[prost(message, optional, tag = "14")]
+    pub session: ::core::option::Option<SessionName>,
+    /// Run the line by the shell as a login shell: SHELL -l -c LINE.
+    #[prost(bool, tag = "15")]
+    pub login: bool,
     #[prost(oneof = "start::Command", tags = "3, 4, 13")]
     pub command: ::core::option::Option<start::Command>,
 }
@@ -216,9 +236,16 @@ pub mod start {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Started {
-    /// Process id of the command on the host.
+    /// Process id of the command on the host; 0 where the host carried the line out itself.
     #[prost(uint64, tag = "1")]
     pub pid: u64,
+}
+/// The command of a job with job control was stopped, or goes on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Stopped {
+    /// The signal that stopped it, by its name without SIG ("TSTP", "TTIN" …); empty: it goes on.
+    #[prost(string, tag = "1")]
+    pub signal: ::prost::alloc::string::String,
 }
 /// From the receiver of a stream to its sender. Both offsets are absolute and never go back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -346,6 +373,12 @@ pub struct Receipt {
     /// How the memory limit was held: "cgroup", "rlimit", or empty without one.
     #[prost(string, tag = "21")]
     pub memory_limit_by: ::prost::alloc::string::String,
+    /// What the job did to its session; absent where it had none.
+    #[prost(message, optional, tag = "22")]
+    pub session: ::core::option::Option<SessionChange>,
+    /// On a terminal with job control: what was typed and the command didn't read, 16 KiB at most.
+    #[prost(bytes = "vec", tag = "23")]
+    pub unread_input: ::prost::alloc::vec::Vec<u8>,
     #[prost(oneof = "receipt::Outcome", tags = "2, 3, 4")]
     pub outcome: ::core::option::Option<receipt::Outcome>,
 }
@@ -359,6 +392,137 @@ pub mod receipt {
         Exited(super::Exited),
         #[prost(message, tag = "4")]
         Signaled(super::Signaled),
+    }
+}
+/// What a job did to its session.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionChange {
+    #[prost(enumeration = "Carried", tag = "1")]
+    pub carried: i32,
+    /// The session's directory now.
+    #[prost(bytes = "vec", tag = "2")]
+    pub working_directory: ::prost::alloc::vec::Vec<u8>,
+    /// The line was `exit`.
+    #[prost(bool, tag = "3")]
+    pub left: bool,
+    /// What a person should know, or empty.
+    #[prost(string, tag = "4")]
+    pub note: ::prost::alloc::string::String,
+    /// Its name.
+    #[prost(string, tag = "5")]
+    pub name: ::prost::alloc::string::String,
+}
+/// A session, as it is now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionInfo {
+    /// 32 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub working_directory: ::prost::alloc::vec::Vec<u8>,
+    /// The user's home directory.
+    #[prost(bytes = "vec", tag = "4")]
+    pub home: ::prost::alloc::vec::Vec<u8>,
+    /// The user's login shell.
+    #[prost(bytes = "vec", tag = "5")]
+    pub shell: ::prost::alloc::vec::Vec<u8>,
+    /// When it was made and last used, nanoseconds since the Unix epoch, host's clock.
+    #[prost(uint64, tag = "6")]
+    pub created_unix_ns: u64,
+    #[prost(uint64, tag = "7")]
+    pub used_unix_ns: u64,
+    /// Its jobs that run.
+    #[prost(uint32, tag = "8")]
+    pub jobs: u32,
+    /// It was made by this question.
+    #[prost(bool, tag = "9")]
+    pub made: bool,
+}
+/// Finds a session, or makes it. Answered by SessionList with that one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenSession {
+    #[prost(message, optional, tag = "1")]
+    pub session: ::core::option::Option<SessionName>,
+}
+/// Answered by SessionList.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSessions {
+}
+/// Forgets a session; its jobs go on. Answered by SessionList with that one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndSession {
+    /// Must be existing.
+    #[prost(message, optional, tag = "1")]
+    pub session: ::core::option::Option<SessionName>,
+}
+/// What a word could become, in a session. Answered by Completions.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Complete {
+    #[prost(message, optional, tag = "1")]
+    pub session: ::core::option::Option<SessionName>,
+    #[prost(enumeration = "CompletionKind", tag = "2")]
+    pub kind: i32,
+    /// The word so far, without quotes; of a path the whole of it.
+    #[prost(bytes = "vec", tag = "3")]
+    pub word: ::prost::alloc::vec::Vec<u8>,
+}
+/// A question that needs no job. Answered by an Answer with its number, in any order.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ask {
+    /// Chosen by the client; comes back.
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    #[prost(oneof = "ask::Question", tags = "2, 3, 4, 5")]
+    pub question: ::core::option::Option<ask::Question>,
+}
+/// Nested message and enum types in `Ask`.
+pub mod ask {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Question {
+        #[prost(message, tag = "2")]
+        OpenSession(super::OpenSession),
+        #[prost(message, tag = "3")]
+        ListSessions(super::ListSessions),
+        #[prost(message, tag = "4")]
+        EndSession(super::EndSession),
+        #[prost(message, tag = "5")]
+        Complete(super::Complete),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SessionList {
+    #[prost(message, repeated, tag = "1")]
+    pub sessions: ::prost::alloc::vec::Vec<SessionInfo>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Completions {
+    /// Whole words, sorted: of a path with what stood before its last '/'.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub words: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// There are more.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Answer {
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    #[prost(oneof = "answer::Answer", tags = "2, 3, 4")]
+    pub answer: ::core::option::Option<answer::Answer>,
+}
+/// Nested message and enum types in `Answer`.
+pub mod answer {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Answer {
+        #[prost(message, tag = "2")]
+        Sessions(super::SessionList),
+        #[prost(message, tag = "3")]
+        Completions(super::Completions),
+        /// It can't be answered.
+        #[prost(message, tag = "4")]
+        Refused(super::NotStarted),
     }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -477,6 +641,84 @@ impl EndReason {
             "END_REASON_LINGER" => Some(Self::Linger),
             "END_REASON_STOP" => Some(Self::Stop),
             "END_REASON_SHUTDOWN" => Some(Self::Shutdown),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Carried {
+    Unspecified = 0,
+    /// The host carried the line out on the session, with no process.
+    Simulated = 1,
+    /// The shell ran it, and what it changed was merged into the session.
+    Captured = 2,
+    /// It is a program that can't change a session.
+    Unchanged = 3,
+    /// Nothing of what it may have changed was merged; the note says why.
+    NotCaptured = 4,
+}
+impl Carried {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CARRIED_UNSPECIFIED",
+            Self::Simulated => "CARRIED_SIMULATED",
+            Self::Captured => "CARRIED_CAPTURED",
+            Self::Unchanged => "CARRIED_UNCHANGED",
+            Self::NotCaptured => "CARRIED_NOT_CAPTURED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CARRIED_UNSPECIFIED" => Some(Self::Unspecified),
+            "CARRIED_SIMULATED" => Some(Self::Simulated),
+            "CARRIED_CAPTURED" => Some(Self::Captured),
+            "CARRIED_UNCHANGED" => Some(Self::Unchanged),
+            "CARRIED_NOT_CAPTURED" => Some(Self::NotCaptured),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CompletionKind {
+    Unspecified = 0,
+    /// Files and directories; those end with '/'.
+    Path = 1,
+    /// Commands: programs in PATH, aliases, functions, words of the shell.
+    Command = 2,
+    /// Names of variables.
+    Variable = 3,
+    /// Directories alone.
+    Directory = 4,
+}
+impl CompletionKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "COMPLETION_KIND_UNSPECIFIED",
+            Self::Path => "COMPLETION_KIND_PATH",
+            Self::Command => "COMPLETION_KIND_COMMAND",
+            Self::Variable => "COMPLETION_KIND_VARIABLE",
+            Self::Directory => "COMPLETION_KIND_DIRECTORY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COMPLETION_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "COMPLETION_KIND_PATH" => Some(Self::Path),
+            "COMPLETION_KIND_COMMAND" => Some(Self::Command),
+            "COMPLETION_KIND_VARIABLE" => Some(Self::Variable),
+            "COMPLETION_KIND_DIRECTORY" => Some(Self::Directory),
             _ => None,
         }
     }

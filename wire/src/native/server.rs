@@ -86,6 +86,8 @@ pub enum ServerEvent {
         /// The job's channel.
         channel: u32,
     },
+    /// A question that needs no job. To be answered with [`Server::answer`].
+    Ask(Box<proto::Ask>),
     /// The client ends the connection because of this.
     Fault {
         /// Its code.
@@ -157,6 +159,8 @@ pub struct Server {
     attempts_left: u32,
     stdin_window: u64,
     max_jobs: u32,
+    /// Questions that wait for their answers.
+    questions: usize,
 }
 
 /// Most bytes behind a failed proof that are thrown away before the connection ends.
@@ -190,6 +194,7 @@ impl Server {
             attempts_left: limits::AUTH_ATTEMPTS,
             stdin_window,
             max_jobs: greeting.max_jobs,
+            questions: 0,
         }
     }
 
@@ -267,6 +272,20 @@ impl Server {
         if self.jobs.contains_key(&channel) {
             push(&mut self.out, Kind::Started, channel, &proto::Started { pid });
         }
+    }
+
+    /// Tells that the command of a job was stopped by a signal (its name without `SIG`), or, without one, that it goes on.
+    pub fn stopped(&mut self, channel: u32, signal: Option<&str>) {
+        if self.jobs.contains_key(&channel) {
+            let signal = signal.unwrap_or_default().to_owned();
+            push(&mut self.out, Kind::Stopped, channel, &proto::Stopped { signal });
+        }
+    }
+
+    /// Answers a question.
+    pub fn answer(&mut self, answer: &proto::Answer) {
+        self.questions = self.questions.saturating_sub(1);
+        push(&mut self.out, Kind::Answer, 0, answer);
     }
 
     /// An output stream of a job; none when the job is over.
@@ -457,8 +476,17 @@ impl Server {
                 let usual = *output_window;
                 self.handle_start(channel, parse(kind, body)?, usual).map(Some)
             }
+            (Phase::Open { .. }, Kind::Ask) => {
+                self.questions += 1;
+                if self.questions > limits::QUESTIONS {
+                    return Err(Fault::Malformed { kind, what: "there are too many questions at a time" });
+                }
+                Ok(Some(ServerEvent::Ask(Box::new(parse(kind, body)?))))
+            }
             (Phase::Open { .. }, _) => self.handle_job(kind, channel, body),
-            (Phase::Unauthenticated { .. }, kind) if kind.code() >= Kind::Start.code() => {
+            (Phase::Unauthenticated { .. }, kind)
+                if kind.code() >= Kind::Start.code() || kind == Kind::Ask =>
+            {
                 self.discard(kind, size).map(|()| None)
             }
             _ => Err(Fault::UnexpectedKind(kind)),
