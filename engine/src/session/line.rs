@@ -73,7 +73,7 @@ fn parse(line: &[u8], dialect: Dialect, state: &State) -> Reading {
         Parser::new(text.as_bytes(), &options).parse_program()
     });
     let Ok(program) = program else { return UNSURE };
-    let shell = Reading::Shell { is_right: matches!(dialect, Dialect::Bash | Dialect::Dash) };
+    let shell = Reading::Shell { is_right: true };
     if nests(text) {
         return shell;
     }
