@@ -141,6 +141,7 @@ impl Connection {
             liveness: Liveness::new(),
             questions: HashMap::new(),
             last_question: 0,
+            pings: Pings::default(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         let task = shared.clone();
@@ -198,6 +199,15 @@ impl Connection {
         state.wake();
         drop(state);
         Ok(Job::new(self.shared.clone(), channel))
+    }
+
+    /// Sends eight bytes and waits until they come back: one bare round trip.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    pub async fn ping(&self) -> Result<(), JobError> {
+        let number = self.shared.lock().ping();
+        poll_fn(|cx| self.shared.lock().poll_pong(number, cx)).await
     }
 
     /// Asks something that needs no job, and waits for the answer. Whoever stops waiting has asked all the same.
@@ -326,6 +336,15 @@ pub(crate) struct State {
     /// Questions by their numbers: those that wait, and answers that nobody took yet.
     questions: HashMap<u32, Question>,
     last_question: u32,
+    pings: Pings,
+}
+
+/// Round trips that are waited for. Their numbers begin at 1: liveness pings with 0.
+#[derive(Default)]
+struct Pings {
+    sent: u64,
+    returned: u64,
+    wakers: Vec<Waker>,
 }
 
 /// A question that was asked.
@@ -349,6 +368,29 @@ impl State {
             self.sending.push_back(channel);
         }
         self.wake();
+    }
+
+    fn ping(&mut self) -> u64 {
+        self.pings.sent += 1;
+        self.link.end.ping(self.pings.sent.to_be_bytes());
+        self.wake();
+        self.pings.sent
+    }
+
+    fn poll_pong(&mut self, number: u64, cx: &Context<'_>) -> Poll<Result<(), JobError>> {
+        match &self.failed {
+            _ if self.pings.returned >= number => Poll::Ready(Ok(())),
+            Some(error) => Poll::Ready(Err(error.clone())),
+            None => {
+                self.pings.wakers.push(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn handle_pong(&mut self, payload: [u8; 8]) {
+        self.pings.returned = self.pings.returned.max(u64::from_be_bytes(payload)).min(self.pings.sent);
+        self.pings.wakers.drain(..).for_each(Waker::wake);
     }
 
     fn ask(&mut self, question: proto::ask::Question) -> Result<u32, AskError> {
@@ -479,6 +521,7 @@ impl State {
                 waker.take().into_iter().for_each(Waker::wake);
             }
         }
+        self.pings.wakers.drain(..).for_each(Waker::wake);
         self.failed = Some(error);
         // Best effort: a fault is told to the server, TLS is closed in order.
         let _ = self.link.hand_over();
@@ -537,7 +580,8 @@ impl State {
             ClientEvent::Fault { code, text } => {
                 return Some(JobError::Fault { code, text: text.escape_debug().to_string() });
             }
-            ClientEvent::Hello(_) | ClientEvent::OfferReply(_) | ClientEvent::Pong(_) => {}
+            ClientEvent::Pong(payload) => self.handle_pong(payload),
+            ClientEvent::Hello(_) | ClientEvent::OfferReply(_) => {}
         }
         None
     }
