@@ -25,6 +25,7 @@ mod job;
 mod outcome;
 mod prepare;
 mod reader;
+mod reports;
 mod request;
 mod ring;
 mod signal;

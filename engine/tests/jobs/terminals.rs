@@ -13,7 +13,7 @@ fn on_terminal(line: &str, terminal: Terminal) -> JobRequest {
 }
 
 fn sized(rows: u16, columns: u16) -> Terminal {
-    Terminal { size: WindowSize { rows, columns, ..WindowSize::default() }, modes: Vec::new() }
+    Terminal { size: WindowSize { rows, columns, ..WindowSize::default() }, ..Terminal::default() }
 }
 
 /// Without echo and without the translation of line ends, so that what is printed comes as it is.
