@@ -307,10 +307,10 @@ impl Driver {
                 None
             }
         };
-        // The leader ends as its command did, but for a core dump, and where somebody killed it.
+        // A leader ends as its command did, but for the core dump.
         let told = self.reports.as_ref().and_then(Reports::end);
-        let status = told.map(|end| end.status).or(reaped.as_ref().map(|reaped| reaped.status));
-        let how = status.map_or(How::Unknown, how);
+        let core_dumped = told.is_some_and(|end| libc::WCOREDUMP(end.status));
+        let how = reaped.as_ref().map_or(How::Unknown, |reaped| how(reaped.status, core_dumped));
         let (over, over_at) = self.clock.over.unwrap_or_else(|| (SystemTime::now(), Instant::now()));
         let peak = told.map(|end| end.peak_memory).or(reaped.as_ref().map(|reaped| reaped.peak_memory));
         let mut peak_memory = match peak.unwrap_or(0) {
@@ -379,14 +379,14 @@ impl Drop for Driver {
     }
 }
 
-/// Takes a wait status apart.
-fn how(status: i32) -> How {
+/// Takes a wait status apart; somebody else may have dumped core for it.
+fn how(status: i32, core_dumped: bool) -> How {
     if libc::WIFEXITED(status) {
         return How::Exited(libc::WEXITSTATUS(status));
     }
     match Signal::from_number(libc::WTERMSIG(status)) {
         Some(signal) if libc::WIFSIGNALED(status) => {
-            How::Signaled { signal, core_dumped: libc::WCOREDUMP(status) }
+            How::Signaled { signal, core_dumped: core_dumped || libc::WCOREDUMP(status) }
         }
         _ => How::Unknown,
     }

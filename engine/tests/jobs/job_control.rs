@@ -43,13 +43,13 @@ fn state(pid: i32) -> char {
     stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('-')
 }
 
-/// Waits until the shell has executed a `sleep`: before that its new child may stop while the shell, in vfork(2), can't.
-async fn sleeps(job: &Running) {
+/// Waits until the shell has executed a command: before that its new child may stop while the shell, in vfork(2), can't.
+async fn executes(job: &Running, command: &str) {
     let pid = job.job.pid();
-    let is_sleep = |member: &i32| {
-        std::fs::read_to_string(format!("/proc/{member}/comm")).is_ok_and(|name| name == "sleep\n")
+    let is_it = |member: &i32| {
+        std::fs::read_to_string(format!("/proc/{member}/comm")).is_ok_and(|name| name.trim() == command)
     };
-    eventually_async(PATIENCE, "it sleeps", || group_members(pid).iter().any(is_sleep)).await;
+    eventually_async(PATIENCE, "it executes", || group_members(pid).iter().any(is_it)).await;
 }
 
 #[tokio::test]
@@ -59,6 +59,7 @@ async fn ctrl_z_stops_a_command_and_cont_has_it_go_on() {
     let mut said = job.expect(b"ready\n").await;
     let pid = job.job.pid();
     assert_eq!(job.job.stopped(), None);
+    executes(&job, "cat").await;
     for round in 0..3 {
         job.job.write(round * 6, Bytes::from_static(b"\x1a")).unwrap();
         becomes(&job, Some(signal("TSTP"))).await;
@@ -198,7 +199,7 @@ async fn a_stopped_job_that_is_closed_ends_in_time_and_leaves_nothing() {
     let host = Host::new(quick());
     let job = start(&host, "echo ready; sleep 100000; exit 1");
     let said = job.expect(b"ready\n").await;
-    sleeps(&job).await;
+    executes(&job, "sleep").await;
     let (pid, leader) = (job.job.pid(), leader(job.job.pid()));
     job.job.write(0, Bytes::from_static(b"\x1a")).unwrap();
     becomes(&job, Some(signal("TSTP"))).await;
@@ -249,7 +250,7 @@ async fn dropping_the_last_handle_of_a_stopped_job_kills_it() {
     let host = Host::new(quick());
     let job = start(&host, "echo ready; sleep 100000; exit 1");
     job.expect(b"ready\n").await;
-    sleeps(&job).await;
+    executes(&job, "sleep").await;
     let leader = leader(job.job.pid());
     job.job.signal(signal("STOP"));
     becomes(&job, Some(signal("STOP"))).await;
@@ -267,7 +268,7 @@ async fn the_time_limit_of_a_stopped_job_holds() {
     let host = Host::new(quick());
     let limits = Limits { wall: Some(Duration::from_millis(800)), ..Limits::default() };
     let job = host.start(on_terminal(JobRequest::line("echo ready; sleep 100000; exit 1")), limits).unwrap();
-    sleeps(&job).await;
+    executes(&job, "sleep").await;
     let said = job.expect(b"ready\n").await;
     job.job.write(0, Bytes::from_static(b"\x1a")).unwrap();
     becomes(&job, Some(signal("TSTP"))).await;
