@@ -90,7 +90,7 @@ fn who_ignores_it_is_killed() {
 }
 
 #[test]
-fn a_stopped_leader_is_killed() {
+fn a_leader_that_somebody_stopped_ends_too() {
     let (mut server, command) = server("echo ready; sleep 100000; exit 1");
     let leader = leader(command);
     signal(leader, rustix::process::Signal::STOP);

@@ -44,8 +44,8 @@ const EPOLL: c_int = 4;
 /// come.
 pub(super) const MOST_DESCRIPTORS: usize = 5;
 
-/// Commands and leaders that run at the same time, at the most; one more is refused as it is by a full process table. Each costs
-/// a descriptor, and the lowest free number is what it gets.
+/// Commands that run at the same time, at the most; one more is refused as it is by a full process table. Each costs a
+/// descriptor, and the lowest free number is what it gets.
 const MOST_CHILDREN: usize = 16 * 1024;
 const OTHER_DESCRIPTORS: usize = 16;
 
@@ -144,6 +144,11 @@ fn serve(area: &Area, children: &mut Children) -> bool {
         }
     }
     send(answer, pidfds);
+    if let [leader, command] = pidfds
+        && command >= 0
+    {
+        close(leader);
+    }
     true
 }
 
@@ -377,7 +382,7 @@ impl Children {
             close(ours);
             return (answer, NONE);
         }
-        self.remember(pidfd, pid);
+        // The leader isn't watched: it ends with its command, or with its terminal.
         self.remember(command, answer.command);
         close(ours);
         (answer, [pidfd, command])

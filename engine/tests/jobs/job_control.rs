@@ -421,6 +421,28 @@ async fn a_paste_for_several_commands_loses_nothing_between_them() {
 }
 
 #[tokio::test]
+async fn what_is_typed_in_the_moment_of_the_end_is_handed_back_too() {
+    let host = Host::new(quick());
+    let line = |number: u64| format!("line {number:06}\n").into_bytes();
+    for _ in 0..100 {
+        let job = start(&host, "echo ready; read a");
+        let said = job.expect(b"ready\n").await;
+        // Typed on until it is over, as nobody knows when that is. Once it is, whoever typed keeps the rest.
+        let mut typed = 0;
+        while job.job.finished().is_none() && typed < 5_000 {
+            let line = line(typed);
+            job.job.write(typed * 12, Bytes::from(line)).unwrap();
+            typed += 1;
+            tokio::task::yield_now().await;
+        }
+        let done = job.collect_after(said).await;
+        let wanted: Vec<u8> = (1..typed).flat_map(line).collect();
+        let unread = &done.ended.unread_input;
+        assert!(*unread == wanted, "{} of {} bytes", unread.len(), wanted.len());
+    }
+}
+
+#[tokio::test]
 async fn type_ahead_does_not_hold_up_a_job_that_is_ended() {
     let host = Host::new(quick());
     let job = start(&host, "trap '' HUP; (sleep 3) & echo ready; exec sleep 100000");
