@@ -120,7 +120,7 @@ impl Driver {
         let now = Instant::now();
         if !state.exited && self.pidfd.poll_read_ready(cx).is_ready() {
             state.exited = true;
-            self.clock.over = Some((SystemTime::now(), now));
+            self.clock.over = self.clock.over.or(Some((SystemTime::now(), now)));
             // A leader that was killed leaves a command behind that nobody waits for any more.
             if state.command.as_ref().is_some_and(|command| !sys::is_over(command.as_fd())) {
                 state.signal(self.shared.pids, Signal::KILL);
@@ -139,6 +139,9 @@ impl Driver {
         };
         if let Some(reports) = &mut self.reports {
             reports.drive(cx, state, &mut turn);
+            if reports.is_over() && self.clock.over.is_none() {
+                self.clock.over = Some((SystemTime::now(), now));
+            }
         }
         self.enforce_deadline(state, &mut turn);
         self.enforce_stop(state, &mut turn, cx);

@@ -94,7 +94,10 @@ impl State {
 
     /// Whether the process is over, noticed or not.
     pub(crate) fn is_over(&self) -> bool {
-        self.exited || self.pidfd.as_ref().is_some_and(|pidfd| sys::has_exited(pidfd.as_fd()).unwrap_or(true))
+        // A command is over before its leader is.
+        self.command.as_ref().is_some_and(|command| sys::is_over(command.as_fd()))
+            || self.exited
+            || self.pidfd.as_ref().is_some_and(|pidfd| sys::has_exited(pidfd.as_fd()).unwrap_or(true))
     }
 
     /// Signals the process group, while it is still this job's.

@@ -184,16 +184,21 @@ fn execute(scene: &Scene) -> (ChildStep, c_int) {
     (ChildStep::Execute, errno)
 }
 
-/// Gives every signal its default action. The C library refuses its two internal signals, so the system call is made directly.
-pub(super) fn reset_signals() {
-    let default = [0_u64; 8];
+/// Gives every signal its default action.
+fn reset_signals() {
     for signal in 1..=LAST_SIGNAL {
-        // SAFETY: all zeros is the default action in the kernel's own layout of `struct sigaction`, which is at most 64
-        // bytes everywhere; the handler table isn't shared (no CLONE_SIGHAND). KILL and STOP fail, which changes nothing.
-        unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8)
-        };
+        reset_signal(signal);
     }
+}
+
+/// Gives a signal its default action. The C library refuses its two internal signals, so the system call is made directly.
+pub(super) fn reset_signal(signal: c_int) {
+    let default = [0_u64; 8];
+    // SAFETY: all zeros is the default action in the kernel's own layout of `struct sigaction`, which is at most 64
+    // bytes everywhere; the handler table isn't shared (no CLONE_SIGHAND). KILL and STOP fail, which changes nothing.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8)
+    };
 }
 
 /// Sets this thread's signal mask, signals of the C library included, and returns the one before.

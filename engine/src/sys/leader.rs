@@ -9,7 +9,7 @@ use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::atomic::Ordering;
 
-use super::child::{ChildStep, Scene, child, last_errno, reset_signals, set_signal_mask};
+use super::child::{ChildStep, Scene, child, last_errno, reset_signal, set_signal_mask};
 use super::plan::Area;
 
 /// Bytes of input that were typed and not read, at most.
@@ -159,7 +159,7 @@ fn begin(area: &Area, scene: &Scene) -> Result<c_int, (ChildStep, c_int)> {
         }
     }
     // The server may have had its own idea of SIGCHLD.
-    reset_signals();
+    reset_signal(libc::SIGCHLD);
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
     let argument = (&raw const *scene).cast_mut().cast::<c_void>();
     // SAFETY: the child runs `child` on a stack of its own, which nobody uses but one child at a time: the spawner waits for
@@ -266,7 +266,8 @@ fn hand_back() {
 
 /// Reaps the command; its status and its peak resident set in KiB.
 fn wait(command: c_int) -> (c_int, u64) {
-    let mut status = 0;
+    // Were it lost it would be a death: nothing that looks like a success.
+    let mut status = libc::SIGKILL;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: `status` and `usage` are writable and outlive the call, and all zero bytes are a valid rusage.
     let peak = unsafe {
@@ -280,6 +281,7 @@ fn wait(command: c_int) -> (c_int, u64) {
 fn end_as(status: c_int) -> ! {
     if libc::WIFSIGNALED(status) {
         let signal = libc::WTERMSIG(status);
+        reset_signal(signal);
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: numbers and a readable limit. A dump that goes to a program has no limit (core(5)), so this process says that
         // it is none to dump.

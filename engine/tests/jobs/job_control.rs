@@ -347,6 +347,31 @@ async fn a_leader_holds_no_descriptor_it_does_not_need() {
 }
 
 #[tokio::test]
+async fn limits_place_and_mask_hold_as_ever_and_signals_are_not_blocked() {
+    let host = Host::new(quick());
+    let limits = Limits { open_files: Some(64), memory: Some(1 << 30), ..Limits::default() };
+    let request = JobRequest {
+        cwd: Some("/usr".into()),
+        umask: Some(0o027),
+        ..JobRequest::line(
+            "ulimit -n; ulimit -v; pwd; umask; grep -E 'Sig(Blk|Ign)' /proc/self/status; tty > /dev/tty",
+        )
+    };
+    let done = host.start(on_terminal(request), limits).unwrap().collect().await;
+    let text = done.text();
+    let none = "0000000000000000";
+    let expected = format!("64\n1048576\n/usr\n0027\nSigBlk:\t{none}\nSigIgn:\t{none}\n/dev/pts/");
+    assert!(text.starts_with(&expected), "{text}");
+    let done = host.run(on_terminal(odd(&["fds"]))).await;
+    assert_eq!(done.text(), "0\n1\n2\n");
+    // Its own group, in the leader's session.
+    let done = host.run(on_terminal(odd(&["ids"]))).await;
+    let ids: Vec<&str> = done.text().split_whitespace().collect();
+    assert_eq!((ids[0], ids[0], "tty"), (ids[1], done.ended.pid.to_string().as_str(), ids[3]));
+    assert_ne!(ids[0], ids[2]);
+}
+
+#[tokio::test]
 async fn use_of_time_and_memory_is_told() {
     let host = Host::new(quick());
     let done = host.run(on_terminal(odd(&["burn", "300", "64"]))).await;
