@@ -152,7 +152,10 @@ impl Driver {
                 None => !self.wait_streams || state.abandoned,
             };
         if let Some(writer) = &mut self.stdin {
-            if self.reports.as_ref().is_some_and(Reports::is_over) {
+            let is_waiting = !state.input.is_empty();
+            let is_held =
+                |reports: &mut Reports| reports.is_over() || is_waiting && !reports.announce_input();
+            if self.reports.as_mut().is_some_and(is_held) {
                 // What is queued waits for the end, and goes back to who typed it.
             } else if state.exited {
                 turn.changed |= writer.close(&mut state.input);

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use tokio::io::unix::AsyncFd;
 
 use crate::reader::Turn;
@@ -17,6 +17,8 @@ pub(crate) struct Reports {
     socket: Option<AsyncFd<OwnedFd>>,
     /// The command is over, and nothing may be written for it any more.
     is_over: bool,
+    /// The leader knows that there is input.
+    announced: bool,
     unread: Vec<u8>,
     end: Option<End>,
 }
@@ -32,12 +34,25 @@ pub(crate) struct End {
 
 impl Reports {
     pub(crate) fn new(socket: AsyncFd<OwnedFd>) -> Self {
-        Reports { socket: Some(socket), is_over: false, unread: Vec::new(), end: None }
+        Reports { socket: Some(socket), is_over: false, announced: false, unread: Vec::new(), end: None }
     }
 
     /// Whether the command is over: what is queued for it, and what comes yet, goes back to who typed it.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    /// Tells the leader, before the first input is written, that there is some; whether any may be written. Where the leader
+    /// doesn't hear it any more its command is over.
+    pub(crate) fn announce_input(&mut self) -> bool {
+        if !self.announced && !self.is_over {
+            self.announced = true;
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let heard =
+                self.socket.as_ref().is_some_and(|socket| send(socket.get_ref(), b"i", flags).is_ok());
+            self.is_over = !heard;
+        }
+        !self.is_over
     }
 
     /// What the leader was told at the end; `None` where it was killed itself.

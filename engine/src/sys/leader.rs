@@ -22,7 +22,8 @@ pub(crate) enum Report<'a> {
     Stopped(i32),
     /// It goes on.
     Continued,
-    /// It is over. The leader waits for the server to write no more into the terminal, and to shut its end down.
+    /// It is over. If anything was typed the leader waits for the server to write no more into the terminal, and to shut its end
+    /// down.
     Over,
     /// Input that nobody has read.
     Unread(&'a [u8]),
@@ -101,6 +102,9 @@ const SPAWNER: c_int = 5;
 /// How long the server may take to stop writing, in milliseconds.
 const PATIENCE: c_int = 1000;
 
+/// How long it may take where it can't be seen, in milliseconds.
+const MOMENT: c_int = 20;
+
 /// The leader, from its fork to its end. All signals are blocked. `spawner` is a socket whose other end the spawner reads to
 /// its end, and closes when it knows the command.
 pub(super) fn run(area: &Area, scene: *mut Scene, reports: c_int, spawner: c_int) -> ! {
@@ -136,9 +140,18 @@ pub(super) fn run(area: &Area, scene: *mut Scene, reports: c_int, spawner: c_int
         libc::close(SPAWNER);
     }
     attend(command);
+    let typed = was_typed();
     Report::Over.send();
-    wait_for_server();
-    hand_back();
+    match typed {
+        Typed::Nothing => {}
+        Typed::Before => wait_for_server(),
+        // The socket can't tell any more. The server has our word in a moment.
+        // SAFETY: no descriptors, only a timeout.
+        Typed::Just => drop(unsafe { libc::poll(std::ptr::null_mut(), 0, MOMENT) }),
+    }
+    if typed != Typed::Nothing {
+        hand_back();
+    }
     let (status, peak_kib) = wait(command);
     Report::Ended { status, peak_memory: peak_kib.saturating_mul(1024) }.send();
     end_as(status)
@@ -211,6 +224,29 @@ fn change(command: c_int, what: c_int) -> Option<(c_int, c_int)> {
             0 => Some((info.si_code, info.si_status())),
             _ => (what & libc::WEXITED != 0).then_some((0, 0)),
         }
+    }
+}
+
+/// When the server said that it writes into the terminal, which it does before it does so for the first time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Typed {
+    Before,
+    /// In this very moment.
+    Just,
+    /// Never, and now it can't say so any more: most commands are spared a wait for the server.
+    Nothing,
+}
+
+fn was_typed() -> Typed {
+    let mut byte = 0_u8;
+    // SAFETY: one writable byte. What was sent before the shutdown can still be read, and nothing can be sent after it.
+    unsafe {
+        let place = (&raw mut byte).cast();
+        if libc::recv(REPORTS, place, 1, libc::MSG_DONTWAIT) > 0 {
+            return Typed::Before;
+        }
+        libc::shutdown(REPORTS, libc::SHUT_RD);
+        if libc::recv(REPORTS, place, 1, libc::MSG_DONTWAIT) > 0 { Typed::Just } else { Typed::Nothing }
     }
 }
 

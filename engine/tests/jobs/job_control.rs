@@ -468,6 +468,26 @@ async fn what_is_typed_in_the_moment_of_the_end_is_handed_back_too() {
 }
 
 #[tokio::test]
+async fn the_first_that_is_typed_may_come_in_the_moment_of_the_end() {
+    let host = Host::new(quick());
+    let mut in_time = 0;
+    for round in 0..300 {
+        let job = start(&host, "exit 0");
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_micros(round % 100 * 20) {
+            tokio::task::yield_now().await;
+        }
+        let is_in_time = job.job.finished().is_none();
+        job.job.write(0, Bytes::from_static(b"line\n")).unwrap();
+        let done = job.collect().await;
+        let wanted: &[u8] = if is_in_time { b"line\n" } else { b"" };
+        assert_eq!(done.ended.unread_input, wanted, "round {round}");
+        in_time += u32::from(is_in_time);
+    }
+    assert!(in_time > 0);
+}
+
+#[tokio::test]
 async fn type_ahead_does_not_hold_up_a_job_that_is_ended() {
     let host = Host::new(quick());
     let job = start(&host, "trap '' HUP; (sleep 3) & echo ready; exec sleep 100000");
