@@ -1,6 +1,7 @@
 //! One file a verb.
 
 mod capture;
+mod ending;
 pub(crate) mod exec;
 mod local;
 mod options;

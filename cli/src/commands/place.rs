@@ -10,7 +10,7 @@ use crate::arguments::Reach;
 use crate::printable::{chain, escape};
 use crate::terminal::{Failure, ask, say};
 use crate::user_keys::Memory;
-use crate::{host_keys, user_keys};
+use crate::{home, host_keys, user_keys};
 
 /// Which host, as whom.
 pub(super) struct Place {
@@ -61,6 +61,42 @@ pub(super) struct Attempt {
 }
 
 impl Place {
+    /// Joins what the target and the options say.
+    ///
+    /// # Errors
+    /// They contradict each other, or nobody says who the user is.
+    pub(super) fn of(target: Target, reach: &Reach) -> Result<Self, Failure> {
+        let (host, port, user) = match &target {
+            Target::Native { user, host, port } => {
+                let user = match (user, &reach.user) {
+                    (Some(named), Some(option)) if named != option => {
+                        return Err(Failure::usage(format!(
+                            "two users: {}@ and --user {}",
+                            escape(named),
+                            escape(option)
+                        )));
+                    }
+                    (named, option) => named.clone().or_else(|| option.clone()),
+                };
+                let port = match (port, reach.port) {
+                    (Some(named), Some(option)) if *named != option => {
+                        return Err(Failure::usage(format!("two ports: :{named} and --port {option}")));
+                    }
+                    (named, option) => named.or(option).unwrap_or(remora_client::DEFAULT_PORT),
+                };
+                (host.clone(), port, user)
+            }
+            _ => (target.to_string(), 0, reach.user.clone()),
+        };
+        let user = user
+            .or_else(home::user)
+            .ok_or_else(|| Failure::usage("can't tell who you are; name a --user"))?;
+        remora_identity::UserName::parse(&user)
+            .map_err(|error| Failure::usage(format!("'{}' can't be a user name: {error}", escape(&user))))?;
+
+        Ok(Place { target, host, port, user })
+    }
+
     pub(super) async fn open(
         &self,
         reach: &Reach,
