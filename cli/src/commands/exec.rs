@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use remora_client::{
     Class, Finished, Job, JobError, Opened, Outcome, Request, Target, exit_status, outcome_of, proto,
+    session_name,
 };
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
@@ -14,7 +15,7 @@ use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
 use super::timeline::Timeline;
 use super::tty::{self, Typed};
-use super::{options, plain, receipt};
+use super::{options, plain, receipt, session};
 use crate::arguments::{Exec, ExitStyle};
 use crate::host_keys;
 use crate::printable::escape;
@@ -162,6 +163,7 @@ fn request(exec: &Exec) -> Result<Request, Failure> {
     }
     request.environment = exec.env.clone();
     request.timeout = exec.timeout;
+    request.session = exec.session.as_ref().map(|name| session_name(name, false));
     request.stdin = !exec.no_stdin;
     request.wait_streams = exec.wait_streams;
     Ok(request)
@@ -313,7 +315,7 @@ async fn drive(
                     || passed.borrow().iter().any(|(number, _)| *number == i32::from(signal))
                     || i32::from(signal) == SIGPIPE && !finished.unchecked.is_empty()
             };
-            conclude(exec, place, &finished, &out, &err, expected).map_err(Stop::Failed)
+            conclude(exec, place, timeline, &finished, &out, &err, expected).map_err(Stop::Failed)
         }
         Err(JobError::Denied) => Err(Stop::Denied),
         Err(error) => {
@@ -338,6 +340,7 @@ fn unreachable_pending() -> ((std::io::Result<()>, std::io::Result<()>), Result<
 fn conclude(
     exec: &Exec,
     place: &Place,
+    timeline: &Timeline,
     finished: &Finished,
     out: &Output,
     err: &Output,
@@ -361,6 +364,12 @@ fn conclude(
         hint: None,
         told: exec.json,
     };
+    if let Some(change) = &receipt.session {
+        timeline.note(&session::told(change));
+        if let Some(note) = session::loud_note(change) {
+            say(&format!("{}: {note}", escape(&name)));
+        }
+    }
     match (&outcome, &receipt.outcome) {
         (_, Some(proto::receipt::Outcome::NotStarted(why))) => return Err(failure(escape(&why.text))),
         (Outcome::Deadline, _) => {
