@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::session::SessionLimits;
+
 /// How long output is waited for once the process is over and somebody else holds a stream open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainRule {
@@ -68,10 +70,15 @@ pub struct EngineConfig {
     pub start_patience: Duration,
     /// Where cgroups are made.
     pub cgroup: CgroupParent,
+    /// How many sessions there may be, and for how long.
+    pub sessions: SessionLimits,
+    /// A folder, made when needed, that only this account can use: shells tell the state of sessions there. `None`: what lines
+    /// change is lost, and said to be.
+    pub capture_dir: Option<PathBuf>,
 }
 
 impl Default for EngineConfig {
-    /// The drain rule's and environment's defaults, 2 s of grace, cgroups where they can be had.
+    /// The drain rule's, sessions' and environment's defaults, 2 s of grace, cgroups where they can be had, and no folder.
     fn default() -> Self {
         EngineConfig {
             environment: BaseEnvironment::default(),
@@ -79,6 +86,8 @@ impl Default for EngineConfig {
             kill_grace: Duration::from_secs(2),
             start_patience: Duration::from_secs(20),
             cgroup: CgroupParent::default(),
+            sessions: SessionLimits::default(),
+            capture_dir: None,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::job::stop;
 use crate::outcome::{EndReason, Ended, How, LimitKind, MemoryMeans, PeakMemory};
 use crate::reader::{Reader, Turn};
 use crate::request::Output;
+use crate::session::Running;
 use crate::signal::Signal;
 use crate::spawners::Spawners;
 use crate::state::{Shared, State};
@@ -51,6 +52,8 @@ pub(crate) struct Driver {
     pub(crate) timer: Option<Pin<Box<Sleep>>>,
     /// Streams that are read to nowhere.
     pub(crate) held: Arc<AtomicUsize>,
+    /// The session it runs in.
+    pub(crate) session: Option<Running>,
     /// Ends what it started when it is dropped.
     pub(crate) _spawners: Arc<Mutex<Spawners>>,
 }
@@ -285,6 +288,7 @@ impl Driver {
             }
         });
         let [stdout, stderr] = lengths;
+        let session = self.session.take().map(|running| running.settle(how));
         self.shared.finish(Ended {
             how,
             stopped,
@@ -299,6 +303,7 @@ impl Driver {
             stderr: self.stderr.end(stderr),
             stdin: self.stdin.as_ref().map(Writer::end),
             pid: self.shared.pid,
+            session,
         });
     }
 }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use tokio::io::Interest;
 
+use crate::answer;
 use crate::cgroup::{JobCgroup, Parent};
 use crate::config::EngineConfig;
 use crate::driver::{Clock, Driver, Killing, MemoryLimit};
@@ -22,6 +23,7 @@ use crate::job::Job;
 use crate::prepare::prepare;
 use crate::reader::Reader;
 use crate::request::{JobRequest, Limits, Stdin, Terminal};
+use crate::session::{self, Begun, Captures, Sessions};
 use crate::spawners::{Spawners, Times};
 use crate::state::{OnChange, Process, Shared};
 use crate::sys::{self, Plan};
@@ -37,6 +39,8 @@ pub struct Engine {
     spawners: Arc<Mutex<Spawners>>,
     running: Arc<AtomicUsize>,
     held: Arc<AtomicUsize>,
+    sessions: Sessions,
+    captures: Captures,
 }
 
 impl Engine {
@@ -57,7 +61,15 @@ impl Engine {
             Times { grace: config.kill_grace, patience: config.start_patience },
         )?;
         let spawners = Arc::new(Mutex::new(spawners));
-        Ok(Engine { config, cgroups, null, spawners, running: Arc::default(), held: Arc::default() })
+        let sessions = Sessions::new(config.environment.clone(), config.sessions.clone());
+        let captures = Captures::new(config.capture_dir.clone());
+        let (running, held) = (Arc::default(), Arc::default());
+        Ok(Engine { config, cgroups, null, spawners, running, held, sessions, captures })
+    }
+
+    /// The sessions that jobs may run in.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// Jobs that are not finished.
@@ -85,13 +97,23 @@ impl Engine {
         limits: Limits,
         on_change: OnChange,
     ) -> Result<Job, NotStarted> {
-        let (request, account, _authority) = permitted.into_parts();
+        let (mut request, account, _authority) = permitted.into_parts();
         let runtime =
             tokio::runtime::Handle::try_current().map_err(|_| NotStarted::bytes(Step::Runtime, None, b""))?;
         if account.uid != rustix::process::geteuid().as_raw() {
             return Err(NotStarted::new(Step::Account, Some(libc::EPERM), &account.name));
         }
-        let (prepared, rest) = prepare(request, &self.config.environment, &account)?;
+        let (mut session, mut place) = (None, None);
+        if let Some(its) = request.session.take() {
+            match session::begin(its, &mut request, &self.captures, &account) {
+                Begun::Answered { stdout, status, change } => {
+                    let is_terminal = request.terminal.is_some();
+                    return Ok(answer::job(stdout, status, change, is_terminal, on_change, &self.running));
+                }
+                Begun::Runs(running, its) => (session, place) = (Some(running), Some(its)),
+            }
+        }
+        let (prepared, rest) = prepare(request, place, &self.config.environment, &account)?;
         let Channels { ours, theirs } = match &rest.terminal {
             Some(terminal) => Channels::terminal(terminal)
                 .map_err(|error| NotStarted::bytes(Step::Terminal, error.raw_os_error(), b""))?,
@@ -175,6 +197,7 @@ impl Engine {
             killing: Killing::default(),
             timer: None,
             held: Arc::clone(&self.held),
+            session,
             _spawners: Arc::clone(&self.spawners),
         });
         Ok(job)

@@ -49,6 +49,16 @@ impl Environment {
         Ok(Environment { values })
     }
 
+    /// Names and values as they are.
+    pub(crate) fn of(values: BTreeMap<Vec<u8>, Vec<u8>>) -> Self {
+        Environment { values }
+    }
+
+    /// Names and values.
+    pub(crate) fn into_map(self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        self.values
+    }
+
     /// The value of a name.
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
         self.values.get(name.as_bytes()).map(Vec::as_slice)

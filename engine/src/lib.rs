@@ -10,6 +10,7 @@
 //!
 //! All system calls that need `unsafe` are in [`sys`].
 
+mod answer;
 mod cgroup;
 mod coalesce;
 mod config;
@@ -27,6 +28,7 @@ mod prepare;
 mod reader;
 mod request;
 mod ring;
+mod session;
 mod signal;
 mod spawners;
 mod state;
@@ -41,4 +43,8 @@ pub use group::has_living_member;
 pub use job::{Job, Progress};
 pub use outcome::{EndReason, Ended, How, InputEnd, LimitKind, MemoryMeans, Outcome, OutputEnd, PeakMemory};
 pub use request::{JobRequest, Limits, Output, Program, Stdin, Terminal, WindowSize};
+pub use session::{
+    Carried, Completions, Session, SessionChange, SessionError, SessionInfo, SessionLimits, SessionName,
+    Sessions, Wanted,
+};
 pub use signal::Signal;

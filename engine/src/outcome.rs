@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::session::SessionChange;
 use crate::signal::Signal;
 
 /// Why remora ended a job.
@@ -155,8 +156,10 @@ pub struct Ended {
     pub stderr: OutputEnd,
     /// The end of stdin; `None` where it was `/dev/null`.
     pub stdin: Option<InputEnd>,
-    /// Process id it had, and process group id.
+    /// Process id it had, and process group id; 0 where a session carried the line out itself.
     pub pid: i32,
+    /// What it did to its session, if it had one.
+    pub session: Option<SessionChange>,
 }
 
 impl Ended {

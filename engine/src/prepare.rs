@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use remora_identity::Account;
 
@@ -11,6 +11,7 @@ use crate::config::BaseEnvironment;
 use crate::environment::Environment;
 use crate::error::{NotStarted, Step};
 use crate::request::{JobRequest, Program};
+use crate::session::Place;
 use crate::sys::{ChildStep, Failed};
 
 /// Where commands are looked for when a job's environment has no `PATH` (execvp(3)).
@@ -25,7 +26,7 @@ pub(crate) struct Prepared {
     pub(crate) argv: Vec<CString>,
     pub(crate) envp: Vec<CString>,
     pub(crate) cwd: CString,
-    /// Nobody asked for it: it is the home.
+    /// Nobody asked for it: it is the home, and the root will do instead.
     pub(crate) is_home: bool,
     /// The command is the shell of a line.
     is_shell: bool,
@@ -38,20 +39,25 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Step::EmptyArgv`], [`Step::NulByte`] and [`Step::EnvironmentName`].
-    pub(crate) fn new(
-        program: Program,
-        shell: Option<PathBuf>,
-        cwd: Option<&Path>,
-        env: Vec<(Vec<u8>, Vec<u8>)>,
+    fn new(
+        request: JobRequest,
+        place: Option<Place>,
         base: &BaseEnvironment,
         account: &Account,
     ) -> Result<Self, NotStarted> {
-        let environment = Environment::new(base, account, env)?;
+        let JobRequest { program, shell, cwd, env, login, .. } = request;
+        let (environment, or_root) = match place {
+            Some(Place { environment, or_root }) => (Environment::of(environment), or_root),
+            None => (Environment::new(base, account, env)?, false),
+        };
         let (command, argv, is_shell) = match program {
             Program::Line(line) => {
                 let shell = shell.unwrap_or_else(|| account.shell.clone());
                 let name = shell.file_name().unwrap_or(shell.as_os_str()).as_bytes().to_vec();
-                (shell.into_os_string().into_vec(), vec![name, b"-c".to_vec(), line], true)
+                let options = [b"-l".as_slice(), b"-c"];
+                let options = options.into_iter().skip(usize::from(!login)).map(<[u8]>::to_vec);
+                let argv = std::iter::once(name).chain(options).chain([line]).collect();
+                (shell.into_os_string().into_vec(), argv, true)
             }
             Program::LoginShell => {
                 let shell = shell.unwrap_or_else(|| account.shell.clone());
@@ -65,7 +71,7 @@ impl Prepared {
             },
         };
         let candidates = candidates(&command, environment.get("PATH").unwrap_or(FALLBACK_PATH));
-        let is_home = cwd.is_none();
+        let is_home = cwd.is_none() || or_root;
         let cwd = match cwd {
             Some(cwd) => account.home.join(cwd),
             None => account.home.clone(),
@@ -181,16 +187,22 @@ pub(crate) struct Rest {
     pub(crate) wait_streams: bool,
 }
 
-/// Lays out a request.
+/// Lays out a request, with what its session gives it in place of the base environment.
 ///
 /// # Errors
 /// As [`Prepared::new`].
 pub(crate) fn prepare(
     request: JobRequest,
+    place: Option<Place>,
     base: &BaseEnvironment,
     account: &Account,
 ) -> Result<(Prepared, Rest), NotStarted> {
-    let JobRequest { program, shell, cwd, env, umask, stdin, terminal, wait_streams } = request;
-    let prepared = Prepared::new(program, shell, cwd.as_deref(), env, base, account)?;
-    Ok((prepared, Rest { umask, stdin, terminal, wait_streams }))
+    let mut request = request;
+    let rest = Rest {
+        umask: request.umask,
+        stdin: request.stdin,
+        terminal: request.terminal.take(),
+        wait_streams: request.wait_streams,
+    };
+    Ok((Prepared::new(request, place, base, account)?, rest))
 }

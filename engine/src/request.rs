@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::session::Session;
+
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -83,6 +85,11 @@ pub struct JobRequest {
     pub terminal: Option<Terminal>,
     /// Wait for the end of stdout and stderr even while other processes hold them open, however long that takes.
     pub wait_streams: bool,
+    /// Run a line by the shell as a login shell (`shell -l -c LINE`).
+    pub login: bool,
+    /// The session to run it in: there, with its environment and umask. [`JobRequest::cwd`], relative to the session's, and
+    /// [`JobRequest::env`] hold for this job alone; [`JobRequest::umask`] doesn't count.
+    pub session: Option<Session>,
 }
 
 impl JobRequest {
@@ -97,6 +104,8 @@ impl JobRequest {
             stdin: Stdin::Null,
             terminal: None,
             wait_streams: false,
+            login: false,
+            session: None,
         }
     }
 

@@ -1,0 +1,266 @@
+//! What a line is, before anything is done: commands that only change the session, one program, or work for a shell.
+//!
+//! What isn't understood to the last character is work for a shell. A line is shown to the parser only when it is short and
+//! free of what nests, so that no line can cost it much time or stack.
+
+use brush_parser::ast::{
+    AndOr, Command, CommandPrefixOrSuffixItem, Pipeline, SeparatorOperator, SimpleCommand,
+};
+use brush_parser::{Parser, ParserOptions};
+
+use super::dialect::Dialect;
+use super::limits;
+use super::state::State;
+
+/// What a line is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Commands that a session may be able to carry out itself.
+    Commands(Vec<(Joint, Words)>),
+    /// One program, or several in a pipe: it changes nothing of a session.
+    Program,
+    /// Work for a shell, which may change anything.
+    Shell {
+        /// The parser finds it right: the shell won't have to quote it in a message about its syntax.
+        is_right: bool,
+    },
+}
+
+/// Work for a shell that may find fault with it.
+const UNSURE: Reading = Reading::Shell { is_right: false };
+
+/// A command's words as they are written, quotes and all.
+pub(crate) type Words = Vec<String>;
+
+/// What stands in front of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Joint {
+    /// `;`, or nothing: it is carried out.
+    Then,
+    /// `&&`
+    And,
+    /// `||`
+    Or,
+}
+
+/// Commands that only change a session.
+const SESSION: [&str; 10] =
+    ["alias", "cd", "dirs", "exit", "export", "popd", "pushd", "pwd", "umask", "unalias"];
+
+/// Reads a line.
+pub(crate) fn read(line: &[u8], dialect: Dialect, state: &State) -> Reading {
+    if dialect == Dialect::Other {
+        return if is_directory_command(line) { parse(line, dialect, state) } else { Reading::Program };
+    }
+    parse(line, dialect, state)
+}
+
+/// Under a shell that nothing is known of, only the directory is kept.
+fn is_directory_command(line: &[u8]) -> bool {
+    matches!(line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty()), Some(b"cd" | b"pwd"))
+}
+
+fn parse(line: &[u8], dialect: Dialect, state: &State) -> Reading {
+    let Ok(text) = std::str::from_utf8(line) else { return UNSURE };
+    if text.len() > limits::LINE || depth(text) > limits::DEPTH {
+        return UNSURE;
+    }
+    let options = ParserOptions { sh_mode: dialect == Dialect::Dash, ..ParserOptions::default() };
+    // The parser logs the words that it sees, and there may be secrets among them.
+    let program = tracing::dispatcher::with_default(&tracing::Dispatch::none(), || {
+        Parser::new(text.as_bytes(), &options).parse_program()
+    });
+    let Ok(program) = program else { return UNSURE };
+    let shell = Reading::Shell { is_right: matches!(dialect, Dialect::Bash | Dialect::Dash) };
+    if nests(text) {
+        return shell;
+    }
+    let mut commands = Vec::new();
+    let mut pipes = Vec::new();
+    for item in program.complete_commands.iter().flat_map(|list| &list.0) {
+        if !matches!(item.1, SeparatorOperator::Sequence) {
+            return shell;
+        }
+        pipes.push((Joint::Then, &item.0.first));
+        pipes.extend(item.0.additional.iter().map(|next| match next {
+            AndOr::And(pipeline) => (Joint::And, pipeline),
+            AndOr::Or(pipeline) => (Joint::Or, pipeline),
+        }));
+    }
+    if let [(Joint::Then, pipeline)] = pipes.as_slice()
+        && is_program(pipeline, dialect, state)
+    {
+        return Reading::Program;
+    }
+    for (joint, pipeline) in pipes {
+        match words(pipeline) {
+            Some(words) if is_of_session(&words, state) => commands.push((joint, words)),
+            _ => return shell,
+        }
+    }
+    if commands.is_empty() { shell } else { Reading::Commands(commands) }
+}
+
+/// A bound on how deep a line nests, by a look at its characters and words.
+fn depth(text: &str) -> usize {
+    let characters = text.chars().filter(|c| "({`[!$".contains(*c)).count();
+    let words = text.split(|c: char| c.is_whitespace() || ";&|".contains(c));
+    characters + words.filter(|word| RESERVED.contains(word)).count()
+}
+
+/// Words behind which a command may hold commands.
+const RESERVED: [&str; 15] = [
+    "if", "while", "until", "for", "case", "select", "function", "coproc", "then", "do", "else", "time", "!",
+    "[[", "{",
+];
+
+/// Whether a line holds what may nest, by a look at its characters and words: too much rather than too little.
+fn nests(text: &str) -> bool {
+    text.contains(['(', ')', '`', '\n', '\r'])
+        || text.split(|c: char| c.is_whitespace() || ";&|".contains(c)).any(|word| RESERVED.contains(&word))
+        || text.match_indices('{').any(|(at, _)| !is_name_in_braces(text, at))
+        || text.contains("<<")
+}
+
+/// Whether the brace at a place is that of `${NAME}`.
+fn is_name_in_braces(text: &str, at: usize) -> bool {
+    let inside = text.get(at + 1..).and_then(|rest| rest.split_once('}')).map(|(inside, _)| inside);
+    text.get(..at).is_some_and(|before| before.ends_with('$'))
+        && inside.is_some_and(|name| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        })
+}
+
+/// The words of a lone simple command without assignments and redirections.
+fn words(pipeline: &Pipeline) -> Option<Words> {
+    let [Command::Simple(command)] = pipeline.seq.as_slice() else { return None };
+    if pipeline.bang || pipeline.timed.is_some() || command.prefix.is_some() {
+        return None;
+    }
+    let mut words = vec![command.word_or_name.as_ref()?.value.clone()];
+    for item in command.suffix.iter().flat_map(|suffix| &suffix.0) {
+        match item {
+            CommandPrefixOrSuffixItem::Word(word) | CommandPrefixOrSuffixItem::AssignmentWord(_, word) => {
+                words.push(word.value.clone());
+            }
+            _ => return None,
+        }
+    }
+    Some(words)
+}
+
+fn is_of_session(words: &Words, state: &State) -> bool {
+    words
+        .first()
+        .is_some_and(|name| (SESSION.contains(&name.as_str()) || name == "unset") && !is_defined(name, state))
+}
+
+fn is_defined(name: &str, state: &State) -> bool {
+    state.aliases.contains_key(name.as_bytes()) || state.functions.contains_key(name.as_bytes())
+}
+
+/// Whether a pipeline is made of programs alone: each in a process of its own, and no word of theirs changes a variable.
+fn is_program(pipeline: &Pipeline, dialect: Dialect, state: &State) -> bool {
+    let program = |command: &Command| match command {
+        Command::Simple(SimpleCommand { word_or_name: Some(name), .. }) => {
+            let name = name.value.as_str();
+            name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_./+-".contains(&byte))
+                && !dialect.has_word(name)
+                && !is_defined(name, state)
+        }
+        _ => false,
+    };
+    pipeline.timed.is_none() && pipeline.seq.iter().all(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::tests::state;
+    use super::*;
+
+    fn reading(line: &str) -> Reading {
+        read(line.as_bytes(), Dialect::Bash, &state("/", &[]))
+    }
+
+    #[test]
+    fn one_program_is_told_from_work_for_a_shell() {
+        for line in [
+            "ls",
+            "ls -l /tmp",
+            "/bin/ls '$x' \"$HOME\"",
+            "A=1 make -j2",
+            "sort < in > out 2>&1",
+            "ls | wc -l",
+            "./a.sh *.c",
+        ] {
+            assert_eq!(reading(line), Reading::Program, "{line}");
+        }
+        for line in [
+            "ls; pwd2",
+            "x=1",
+            "eval ls",
+            ". ./env",
+            "$EDITOR x",
+            "ls &",
+            "f() { :; }",
+            "echo $(ls)",
+            "ls ${X:=1}",
+            "ls | read x",
+            "time ls",
+            "cd /tmp | cat",
+            "> out",
+            "if true; then cd /; fi",
+            "cat <<E\nE",
+            "l's'",
+            "ls\ncd /",
+            "cd $((1+1))",
+        ] {
+            assert_eq!(reading(line), Reading::Shell { is_right: true }, "{line}");
+        }
+        for line in ["ls '", "ls | | wc", "ls &&", "cd / )", "fi", "echo $(ls"] {
+            assert_eq!(reading(line), UNSURE, "{line}");
+        }
+    }
+
+    #[test]
+    fn commands_of_the_session_are_taken_apart() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            reading("cd 'a b' && export X=\"$Y\"; pwd || exit 3"),
+            Reading::Commands(vec![
+                (Joint::Then, words(&["cd", "'a b'"])),
+                (Joint::And, words(&["export", "X=\"$Y\""])),
+                (Joint::Then, words(&["pwd"])),
+                (Joint::Or, words(&["exit", "3"])),
+            ])
+        );
+        for line in ["cd /tmp > x", "A=1 cd /tmp", "! cd /tmp", "cd /tmp; ls", "cd /tmp &", "cd /tmp | cat"] {
+            assert_eq!(reading(line), Reading::Shell { is_right: true }, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_alias_or_a_function_is_what_it_was_made() {
+        let mut with = state("/", &[]);
+        with.aliases.insert(b"ls".to_vec(), b"cd".to_vec());
+        with.functions.insert(b"cd".to_vec(), b"cd () { :; }".to_vec());
+        assert_eq!(read(b"ls", Dialect::Bash, &with), Reading::Shell { is_right: true });
+        assert_eq!(read(b"cd /", Dialect::Bash, &with), Reading::Shell { is_right: true });
+    }
+
+    #[test]
+    fn a_line_that_nests_never_reaches_the_parser() {
+        for line in
+            ["(".repeat(4000), "if ".repeat(1300), "{ ".repeat(2000), "$((".repeat(1000), "! ".repeat(2000)]
+        {
+            assert!(depth(&line) > limits::DEPTH);
+            assert_eq!(reading(&line), UNSURE);
+        }
+        assert_eq!(reading(&"ls ".repeat(2000)), UNSURE);
+        // What may come to it does it no harm.
+        for line in ["(".repeat(limits::DEPTH), "$((".repeat(limits::DEPTH / 3), "if ".repeat(limits::DEPTH)]
+        {
+            assert_eq!(reading(&line), UNSURE);
+        }
+    }
+}

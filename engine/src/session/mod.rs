@@ -1,0 +1,395 @@
+//! Sessions: what a user's commands share on this machine, beyond the process of any of them.
+//!
+//! A line in a session is read first ([`line`]). What only changes the session is carried out on it ([`simulate`]); a program
+//! runs there as it is; everything else is run by the user's shell, which tells what it has become as it ends ([`wrap`], [`fifo`],
+//! [`told`]), and only what the line changed is merged ([`state`]).
+
+mod complete;
+mod dialect;
+mod fifo;
+mod limits;
+mod line;
+mod running;
+mod simulate;
+mod state;
+mod told;
+mod unquote;
+mod words;
+mod wrap;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use remora_identity::{Account, Authority, Permitted};
+
+pub use complete::{Completions, Wanted};
+pub(crate) use running::{Begun, Captures, Place, Running, begin};
+
+use crate::config::BaseEnvironment;
+use crate::environment::Environment;
+use state::{Change, Map, State, TooLarge};
+
+/// How a line's changes came into a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// The session carried the line out itself.
+    Simulated,
+    /// A shell ran it and told.
+    Captured,
+    /// It can't change a session.
+    Unchanged,
+    /// Nothing was merged; the note says why.
+    NotCaptured,
+}
+
+/// What a job did to its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionChange {
+    /// How.
+    pub carried: Carried,
+    /// The session's directory now.
+    pub working_directory: PathBuf,
+    /// The line was `exit`.
+    pub left: bool,
+    /// What a person should know, or empty.
+    pub note: String,
+    /// The session's name.
+    pub name: String,
+}
+
+/// A session as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its directory.
+    pub working_directory: PathBuf,
+    /// When it was made.
+    pub created: SystemTime,
+    /// When it was last used.
+    pub used: SystemTime,
+    /// Its jobs that run.
+    pub jobs: usize,
+}
+
+/// Which session is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionName {
+    /// A name or an id.
+    pub name: String,
+    /// It must exist.
+    pub existing: bool,
+}
+
+/// Why there is no session.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// Not a name.
+    #[error(
+        "a session's name has 1 to {} letters, digits, dots, underscores and dashes, and no dash in front",
+        limits::NAME
+    )]
+    Name,
+    /// None of this owner's, whoever else's there may be.
+    #[error("there is no such session")]
+    Absent,
+    /// The owner has as many as may be.
+    #[error("there are {0} sessions, and no more may be; end one first (remora sessions TARGET --end NAME)")]
+    TooMany(usize),
+    /// The account's environment can't be made.
+    #[error("the session's environment can't be made")]
+    Environment,
+    /// The kernel gives no random bytes.
+    #[error("there are no random bytes")]
+    Random,
+}
+
+/// How many there may be, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Without a job for this long it is forgotten.
+    pub idle: Duration,
+    /// For each account and authority.
+    pub per_owner: usize,
+}
+
+impl Default for SessionLimits {
+    /// 24 hours, 64 sessions.
+    fn default() -> Self {
+        SessionLimits { idle: Duration::from_secs(24 * 60 * 60), per_owner: 64 }
+    }
+}
+
+/// A session. Clones are the same one.
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: String,
+    name: String,
+    home: PathBuf,
+    created: SystemTime,
+    state: Mutex<State>,
+    usage: Mutex<Usage>,
+}
+
+struct Usage {
+    jobs: usize,
+    since: Instant,
+    at: SystemTime,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Its environment may hold secrets.
+        f.debug_struct("Session").field("name", &self.inner.name).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for Session {}
+
+impl Session {
+    fn new(
+        name: Option<&str>,
+        account: &Account,
+        base: &BaseEnvironment,
+        umask: u32,
+    ) -> Result<Self, SessionError> {
+        let mut bytes = [0; 16];
+        rustix::rand::getrandom(bytes.as_mut_slice(), rustix::rand::GetRandomFlags::empty())
+            .map_err(|_| SessionError::Random)?;
+        let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let environment: Map =
+            Environment::new(base, account, Vec::new()).map_err(|_| SessionError::Environment)?.into_map();
+        let state = State {
+            cwd: account.home.as_os_str().as_bytes().to_vec(),
+            previous: None,
+            stack: Vec::new(),
+            environment,
+            umask,
+            aliases: Map::new(),
+            functions: Map::new(),
+        };
+        let usage = Usage { jobs: 0, since: Instant::now(), at: SystemTime::now() };
+        let inner = Inner {
+            name: name.unwrap_or(&id).to_owned(),
+            id,
+            home: account.home.clone(),
+            created: SystemTime::now(),
+            state: Mutex::new(state),
+            usage: Mutex::new(usage),
+        };
+        Ok(Session { inner: Arc::new(inner) })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Its directory.
+    pub fn working_directory(&self) -> PathBuf {
+        Path::new(OsStr::from_bytes(&self.state().cwd)).to_owned()
+    }
+
+    /// The home directory of its account.
+    pub fn home(&self) -> &Path {
+        &self.inner.home
+    }
+
+    /// How it is.
+    pub fn info(&self) -> SessionInfo {
+        let usage = self.usage();
+        SessionInfo {
+            id: self.inner.id.clone(),
+            name: self.inner.name.clone(),
+            working_directory: self.working_directory(),
+            created: self.inner.created,
+            used: usage.at,
+            jobs: usage.jobs,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A merge changes it wholly or not at all.
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.inner.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn merge(&self, before: &State, after: &State) -> Result<(), TooLarge> {
+        self.touch();
+        Change::between(before, after).apply(&mut self.state())
+    }
+
+    fn change(&self, carried: Carried, left: bool, note: String) -> SessionChange {
+        let (working_directory, name) = (self.working_directory(), self.inner.name.clone());
+        SessionChange { carried, working_directory, left, note, name }
+    }
+
+    fn touch(&self) {
+        let mut usage = self.usage();
+        usage.since = Instant::now();
+        usage.at = SystemTime::now();
+    }
+
+    fn begin_job(&self) {
+        self.touch();
+        self.usage().jobs += 1;
+    }
+
+    fn end_job(&self) {
+        self.touch();
+        let mut usage = self.usage();
+        usage.jobs = usage.jobs.saturating_sub(1);
+    }
+
+    fn is_idle_for(&self, limit: Duration) -> bool {
+        let usage = self.usage();
+        usage.jobs == 0 && usage.since.elapsed() >= limit
+    }
+}
+
+/// Whose sessions they are: another's are absent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Owner {
+    uid: u32,
+    authority: Authority,
+}
+
+/// All sessions of this process.
+#[derive(Debug)]
+pub struct Sessions {
+    base: BaseEnvironment,
+    limits: SessionLimits,
+    umask: u32,
+    owners: Mutex<Vec<(Owner, BTreeMap<String, Session>)>>,
+}
+
+impl Sessions {
+    pub(crate) fn new(base: BaseEnvironment, limits: SessionLimits) -> Self {
+        Sessions { base, limits, umask: own_umask(), owners: Mutex::default() }
+    }
+
+    /// Finds a session of who asks by its name or id, or makes one of that name; whether it was made.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub fn open(&self, permitted: Permitted<SessionName>) -> Result<(Session, bool), SessionError> {
+        let (wanted, account, authority) = permitted.into_parts();
+        check_name(&wanted.name)?;
+        self.with(&account, authority, |own| {
+            if let Some(session) = find(own, &wanted.name) {
+                session.touch();
+                return Ok((session.clone(), false));
+            }
+            // What looks like an id was somebody's once, and isn't a name.
+            if wanted.existing || is_id(&wanted.name) {
+                return Err(SessionError::Absent);
+            }
+            if own.len() >= self.limits.per_owner {
+                return Err(SessionError::TooMany(own.len()));
+            }
+            let session = Session::new(Some(&wanted.name), &account, &self.base, self.umask)?;
+            own.insert(wanted.name.clone(), session.clone());
+            Ok((session, true))
+        })
+    }
+
+    /// The sessions of who asks, by name.
+    pub fn list(&self, permitted: Permitted<()>) -> Vec<SessionInfo> {
+        let ((), account, authority) = permitted.into_parts();
+        self.with(&account, authority, |own| own.values().map(Session::info).collect())
+    }
+
+    /// Forgets a session. Its jobs go on.
+    ///
+    /// # Errors
+    /// [`SessionError::Absent`], [`SessionError::Name`].
+    pub fn end(&self, permitted: Permitted<SessionName>) -> Result<SessionInfo, SessionError> {
+        let (wanted, account, authority) = permitted.into_parts();
+        check_name(&wanted.name)?;
+        self.with(&account, authority, |own| {
+            let session = find(own, &wanted.name).cloned().ok_or(SessionError::Absent)?;
+            own.remove(session.name());
+            Ok(session.info())
+        })
+    }
+
+    /// A session that is on no list and ends with its last handle: a plain connection's own.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub fn apart(&self, permitted: Permitted<()>) -> Result<Session, SessionError> {
+        let ((), account, _) = permitted.into_parts();
+        Session::new(None, &account, &self.base, self.umask)
+    }
+
+    fn with<T>(
+        &self,
+        account: &Account,
+        authority: Authority,
+        f: impl FnOnce(&mut BTreeMap<String, Session>) -> T,
+    ) -> T {
+        let owner = Owner { uid: account.uid, authority };
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, sessions) in owners.iter_mut() {
+            sessions.retain(|_, session| !session.is_idle_for(self.limits.idle));
+        }
+        owners.retain(|(whose, sessions)| *whose == owner || !sessions.is_empty());
+        match owners.iter_mut().find(|(whose, _)| *whose == owner) {
+            Some((_, own)) => f(own),
+            None => {
+                let mut own = BTreeMap::new();
+                let result = f(&mut own);
+                if !own.is_empty() {
+                    owners.push((owner, own));
+                }
+                result
+            }
+        }
+    }
+}
+
+fn find<'a>(own: &'a BTreeMap<String, Session>, name: &str) -> Option<&'a Session> {
+    own.get(name).or_else(|| own.values().find(|session| session.inner.id == name))
+}
+
+fn check_name(name: &str) -> Result<(), SessionError> {
+    let valid = (1..=limits::NAME).contains(&name.len())
+        && !name.starts_with('-')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if valid { Ok(()) } else { Err(SessionError::Name) }
+}
+
+fn is_id(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The file mode creation mask of this process (proc_pid_status(5)); asking umask(2) would change it.
+fn own_umask() -> u32 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+            u32::from_str_radix(mask.trim(), 8).ok()
+        })
+        .unwrap_or(0o022)
+}

@@ -1,0 +1,206 @@
+//! A job in a session: what the session makes of its request, and what becomes of the session at its end.
+
+use remora_identity::Account;
+
+use super::dialect::Dialect;
+use super::fifo::{Collector, Folder};
+use super::line::{self, Reading};
+use super::simulate::{self, Answer, Machine};
+use super::state::{Map, State};
+use super::{Carried, Session, SessionChange, limits, told, wrap};
+use crate::outcome::How;
+use crate::request::{JobRequest, Program};
+
+/// What a session makes of a request.
+pub(crate) enum Begun {
+    /// It has carried the line out: there is nothing to run.
+    Answered { stdout: Vec<u8>, status: u8, change: SessionChange },
+    /// It is to be run, as the request says now, and here.
+    Runs(Running, Place),
+}
+
+/// Where a session runs a job.
+pub(crate) struct Place {
+    /// The whole environment.
+    pub(crate) environment: Map,
+    /// Where the working directory can't be gone to, the root will do.
+    pub(crate) or_root: bool,
+}
+
+/// A job that runs in a session. While it lives the session isn't idle.
+pub(crate) struct Running {
+    session: Session,
+    /// The state that the job began with.
+    before: State,
+    means: Means,
+}
+
+/// How what it changes is found out.
+enum Means {
+    /// It can change nothing.
+    Program,
+    /// Its shell tells.
+    Told { collector: Collector, dialect: Dialect },
+    /// Nobody will know, for this reason.
+    Nobody(String),
+}
+
+/// What beginning a job needs.
+#[derive(Debug)]
+pub(crate) struct Captures {
+    folder: Option<Folder>,
+    machine: Machine,
+}
+
+impl Captures {
+    /// Shells tell their states in this folder.
+    pub(crate) fn new(folder: Option<std::path::PathBuf>) -> Self {
+        Captures { folder: folder.map(Folder::new), machine: Machine::default() }
+    }
+}
+
+/// Begins a job in a session: carries its line out, or changes the request so that it runs there.
+pub(crate) fn begin(
+    session: Session,
+    request: &mut JobRequest,
+    captures: &Captures,
+    account: &Account,
+) -> Begun {
+    let shell = request.shell.clone().unwrap_or_else(|| account.shell.clone());
+    let dialect = Dialect::of(&shell);
+    let mut before = session.state().clone();
+    if let Some(cwd) = &request.cwd {
+        use std::os::unix::ffi::OsStrExt;
+        let here = std::path::Path::new(std::ffi::OsStr::from_bytes(&before.cwd));
+        before.cwd = here.join(cwd).as_os_str().as_bytes().to_vec();
+    }
+    before.environment.extend(request.env.iter().cloned());
+
+    let mut reading = Reading::Program;
+    if let Program::Line(line) = &request.program {
+        reading = line::read(line, dialect, &before);
+        if request.login && !matches!(reading, Reading::Shell { .. }) {
+            reading = Reading::Shell { is_right: true };
+        }
+    }
+    if let Reading::Commands(commands) = &reading {
+        match simulate::carry_out(commands, dialect, &before, &captures.machine) {
+            Some(answer) => return answered(&session, &before, answer),
+            None => reading = Reading::Shell { is_right: true },
+        }
+    }
+    let means = match (&request.program, reading) {
+        (Program::Line(line), Reading::Shell { is_right }) => {
+            match capture(line, dialect, is_right, &before, captures.folder.as_ref()) {
+                Ok((text, collector)) => {
+                    request.program = Program::Line(text);
+                    Means::Told { collector, dialect }
+                }
+                Err(why) => Means::Nobody(why),
+            }
+        }
+        _ => Means::Program,
+    };
+    let place = Place {
+        environment: before.environment_of_a_command(),
+        // An account whose home isn't there begins in the root, in a session as elsewhere.
+        or_root: request.cwd.is_none() && before.cwd == account_home(account),
+    };
+    request.cwd = Some(path(&before.cwd));
+    request.umask = Some(before.umask);
+    request.env.clear();
+    session.begin_job();
+    Begun::Runs(Running { session, before, means }, place)
+}
+
+fn account_home(account: &Account) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt;
+    account.home.as_os_str().as_bytes().to_vec()
+}
+
+fn path(bytes: &[u8]) -> std::path::PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    std::ffi::OsStr::from_bytes(bytes).into()
+}
+
+/// The text that makes a shell tell its state, and where it tells it.
+fn capture(
+    line: &[u8],
+    dialect: Dialect,
+    is_right: bool,
+    before: &State,
+    folder: Option<&Folder>,
+) -> Result<(Vec<u8>, Collector), String> {
+    if dialect == Dialect::Other {
+        return Err(
+            "nothing is known of this shell: only the directory is kept, and only cd changes it".to_owned()
+        );
+    }
+    let fifo = folder.ok_or_else(|| "there is no folder to capture by".to_owned())?.fifo()?;
+    let text = wrap::wrap(dialect, line, is_right, fifo.path(), before)
+        .filter(|text| text.len() < limits::VARIABLE)
+        .ok_or_else(|| {
+            format!("line, aliases and functions together are longer than {} bytes", limits::VARIABLE)
+        })?;
+    let collector =
+        fifo.collect().map_err(|error| format!("the state of the shell can't be read: {error}"))?;
+    Ok((text, collector))
+}
+
+fn answered(session: &Session, before: &State, answer: Answer) -> Begun {
+    let Answer { stdout, status, left, after } = answer;
+    let merged = session.merge(before, &after);
+    let change = |carried, note| session.change(carried, left, note);
+    match merged {
+        Ok(()) => Begun::Answered { stdout, status, change: change(Carried::Simulated, String::new()) },
+        Err(error) => {
+            // A shell would have taken it: nothing is kept, and that is said.
+            let note = format!("refused: {error}");
+            Begun::Answered { stdout, status, change: change(Carried::NotCaptured, note) }
+        }
+    }
+}
+
+impl Running {
+    /// The job is over: merges what it changed.
+    pub(crate) fn settle(mut self, how: How) -> SessionChange {
+        let means = std::mem::replace(&mut self.means, Means::Program);
+        let (carried, note) = match means {
+            Means::Program => (Carried::Unchanged, String::new()),
+            Means::Nobody(why) => (Carried::NotCaptured, why),
+            Means::Told { collector, dialect } => {
+                let (bytes, length) = collector.finish();
+                if length > limits::CAPTURE {
+                    let limit = limits::ENVIRONMENT;
+                    let note = format!(
+                        "refused: the shell's state has {length} bytes, and a session's environment {limit} at most"
+                    );
+                    (Carried::NotCaptured, note)
+                } else if let Some(after) = told::read(dialect, &bytes, &self.before) {
+                    match self.session.merge(&self.before, &after) {
+                        Ok(()) => (Carried::Captured, String::new()),
+                        Err(error) => (Carried::NotCaptured, format!("refused: {error}")),
+                    }
+                } else {
+                    (Carried::NotCaptured, untold(how, length).to_owned())
+                }
+            }
+        };
+        self.session.change(carried, false, note)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.session.end_job();
+    }
+}
+
+/// Why a shell told nothing.
+fn untold(how: How, length: usize) -> &'static str {
+    match (how, length) {
+        (How::Signaled { .. }, _) => "the shell was killed",
+        (_, 0) => "the line set an EXIT trap of its own, replaced its shell, or the shell couldn't run it",
+        _ => "what the shell told of its state isn't whole",
+    }
+}
