@@ -9,11 +9,12 @@ use super::super::capture;
 use super::super::ending::killed_by;
 use super::super::timeline::Timeline;
 use super::editor::{Editor, Entered, Parts};
+use super::keys::first_command;
 use super::prompt::{Shown, Style};
 use super::screen::{Of, Screen};
 use super::script::Commands;
 use super::signals::{Signals, Told};
-use super::validator::{Dialect, Whole};
+use super::validator::{Dialect, Whole, is_whole};
 use super::{history_of, words_of};
 use crate::arguments::Shell;
 use crate::printable::{chain, escape};
@@ -92,13 +93,27 @@ impl PlainShell<'_> {
             style,
         })
         .map_err(|error| Failure::new(Class::Internal, &self.name, format!("no line editor: {error}")))?;
+        // What was typed ahead is for the next lines: this wire carries no input.
+        let mut unread = Vec::new();
         loop {
-            editor.ask(Shown::fixed(PROMPT), String::new());
+            let prefill = match first_command(&unread, |text| is_whole(text, Dialect::Posix)) {
+                Ok((line, taken)) => {
+                    unread.drain(..taken);
+                    self.show(&format!("{PROMPT}{line}")).await?;
+                    editor.remember(&line);
+                    match self.run(&line, &mut editor).await? {
+                        Some(status) => return Ok(status),
+                        None => continue,
+                    }
+                }
+                Err(prefill) => prefill,
+            };
+            unread.clear();
+            editor.ask(Shown::fixed(PROMPT), prefill);
             let line = match self.answer(&mut editor).await? {
-                // What is typed behind a line can't be for its command: this wire carries no input.
                 Entered::Line { text, ahead } => {
                     self.screen.typed(PROMPT, &text);
-                    drop(ahead);
+                    unread = ahead;
                     text
                 }
                 Entered::Interrupted => {
@@ -113,30 +128,38 @@ impl PlainShell<'_> {
                     return Err(Failure::new(Class::Internal, &self.name, text));
                 }
             };
-            match words_of(&line).as_slice() {
-                [] if line.trim().is_empty() => {}
-                ["exit"] => return Ok(self.status),
-                ["exit", number] if number.parse::<u8>().is_ok() => {
-                    return Ok(number.parse().unwrap_or_default());
-                }
-                ["history"] => {
-                    editor.ask_history();
-                    if let Entered::History(lines) = self.answer(&mut editor).await? {
-                        for line in lines {
-                            self.show(&line).await?;
-                        }
+            if let Some(status) = self.run(&line, &mut editor).await? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Runs a line; gives a status where it leaves.
+    async fn run(&mut self, line: &str, editor: &mut Editor) -> Result<Option<u8>, Failure> {
+        match words_of(line).as_slice() {
+            _ if line.trim().is_empty() => {}
+            ["exit"] => return Ok(Some(self.status)),
+            ["exit", number] if number.parse::<u8>().is_ok() => {
+                return Ok(Some(number.parse().unwrap_or_default()));
+            }
+            ["history"] => {
+                editor.ask_history();
+                if let Entered::History(lines) = self.answer(editor).await? {
+                    for line in lines {
+                        self.show(&line).await?;
                     }
                 }
-                _ => {
-                    if let Err(text) = self.ask(line.into_bytes())? {
-                        self.status = exit_status(&Outcome::Failed(Class::Usage), false);
-                        say(&text);
-                        continue;
-                    }
+            }
+            _ => {
+                if let Err(text) = self.ask(line.as_bytes().to_vec())? {
+                    self.status = exit_status(&Outcome::Failed(Class::Usage), false);
+                    say(&text);
+                } else {
                     self.reply().await?;
                 }
             }
         }
+        Ok(None)
     }
 
     async fn script(&mut self, exit_on_error: bool) -> Result<(u8, bool), Failure> {
