@@ -35,6 +35,11 @@ pub struct FileConfig {
     pub allow_plaintext_network: Option<bool>,
     /// Plain wires of a server that runs as root.
     pub allow_plaintext_root: Option<bool>,
+    /// Seconds a session may be without a job before it is forgotten, a week at most. Read at the start alone.
+    #[serde(deserialize_with = "seconds")]
+    pub session_idle_seconds: Option<u64>,
+    /// Sessions of one account and key. Read at the start alone.
+    pub max_sessions: Option<usize>,
     /// Limits of each job.
     pub limits: LimitsConfig,
 }

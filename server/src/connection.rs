@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use remora_engine::{EndReason, Job, Output, Signal};
+use remora_engine::{EndReason, Job, Output, Session, Signal};
 use remora_identity::Authenticated;
 use remora_net::{HIGH_WATER, Link, LinkError};
 use remora_wire::limits;
@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::job::{self, Subject};
 use crate::serve::Phase;
+use crate::sessions::{self, Replied};
 use crate::settings::Settings;
 
 /// How often the output of a vanished client's job is thrown away.
@@ -46,11 +47,21 @@ pub(crate) async fn serve(
     connection.leave();
 }
 
-/// The channels whose jobs have something new, and the task to wake for them.
+/// What has come up besides the client's frames: the channels whose jobs have something new, and answers; and the task to wake.
 #[derive(Default)]
 struct Ready {
     channels: Vec<u32>,
+    /// Answers to questions, as many as may be asked at a time.
+    answers: Vec<proto::Answer>,
     task: Option<Waker>,
+}
+
+impl Ready {
+    fn wake(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
 }
 
 struct Served {
@@ -118,11 +129,12 @@ impl Connection {
             }
         }
         loop {
-            let channels = {
+            let (channels, answers) = {
                 let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
                 ready.task = Some(cx.waker().clone());
-                std::mem::take(&mut ready.channels)
+                (std::mem::take(&mut ready.channels), std::mem::take(&mut ready.answers))
             };
+            answers.iter().for_each(|answer| self.link.end.answer(answer));
             for channel in &channels {
                 if let Err(error) = self.attend(*channel) {
                     return Poll::Ready(Some(error.into()));
@@ -214,24 +226,43 @@ impl Connection {
     }
 
     fn ask(&mut self, ask: &proto::Ask) {
-        let why = job::unsuitable(proto::NotStartedClass::Incompatible, "this host knows no answer to that");
-        let refused = proto::answer::Answer::Refused(why);
-        self.link.end.answer(&proto::Answer { number: ask.number, answer: Some(refused) });
+        let settings = self.settings.borrow().clone();
+        let number = ask.number;
+        match sessions::reply(ask, &self.who, &settings) {
+            Replied::Now(answer) => self.link.end.answer(&proto::Answer { number, answer: Some(answer) }),
+            Replied::Later(find) => {
+                let ready = Arc::clone(&self.ready);
+                tokio::task::spawn_blocking(move || {
+                    let answer = proto::Answer { number, answer: Some(find()) };
+                    let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
+                    ready.answers.push(answer);
+                    ready.wake();
+                });
+            }
+        }
     }
 
     fn start(&mut self, channel: u32, start: &proto::Start) {
         let settings = self.settings.borrow().clone();
         let account = settings.policy.served().clone();
+        let session = start.session.as_ref().map(|_| {
+            let found = sessions::find(start.session.as_ref(), &self.who, &settings);
+            found.map(|(session, _)| session)
+        });
+        let here = match &session {
+            Some(Ok(session)) => session.working_directory(),
+            _ => account.home.clone(),
+        };
+        let here = match &start.working_directory {
+            Some(path) => here.join(std::ffi::OsStr::from_bytes(path)),
+            None => here,
+        };
         let mut subject = Subject {
             job_id: start.job_id.clone(),
             user: self.who.user().to_owned(),
-            working_directory: account.home.as_os_str().as_bytes().to_vec(),
+            working_directory: here.as_os_str().as_bytes().to_vec(),
         };
-        if let Some(path) = &start.working_directory {
-            subject.working_directory =
-                account.home.join(std::ffi::OsStr::from_bytes(path)).as_os_str().as_bytes().to_vec();
-        }
-        match self.try_start(channel, start, &settings) {
+        match self.try_start(channel, start, session, &settings) {
             Ok(job) => {
                 if job.is_in_root() {
                     subject.working_directory = b"/".to_vec();
@@ -252,6 +283,7 @@ impl Connection {
         &self,
         channel: u32,
         start: &proto::Start,
+        session: Option<Result<Session, proto::NotStarted>>,
         settings: &Settings,
     ) -> Result<Job, proto::NotStarted> {
         if self.draining {
@@ -261,7 +293,7 @@ impl Connection {
             let text = "the job is for another user than the one who logged in";
             return Err(job::unsuitable(proto::NotStartedClass::Refused, text));
         }
-        let request = job::request(start)
+        let request = job::request(start, session.transpose()?)
             .ok_or_else(|| job::unsuitable(proto::NotStartedClass::Incompatible, "there is no command"))?;
         let permitted =
             settings.policy.permit(&self.who, request).map_err(|refusal| job::refused(&refusal))?;
@@ -272,9 +304,7 @@ impl Connection {
             if !ready.channels.contains(&channel) {
                 ready.channels.push(channel);
             }
-            if let Some(task) = ready.task.take() {
-                task.wake();
-            }
+            ready.wake();
         };
         settings
             .engine

@@ -5,15 +5,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use remora_engine::{
     Blame, EndReason, Ended, How, InputEnd, JobRequest, LimitKind, MemoryMeans, NotStarted, OutputEnd,
-    PeakMemory, Program, Stdin, Terminal, WindowSize,
+    PeakMemory, Program, Session, Stdin, Terminal, WindowSize,
 };
 use remora_identity::Refusal;
 use remora_wire::native::proto;
 
+use crate::sessions;
 use crate::settings::Settings;
 
-/// The engine's request for a start message.
-pub(crate) fn request(start: &proto::Start) -> Option<JobRequest> {
+/// The engine's request for a start message, in a session if it names one.
+pub(crate) fn request(start: &proto::Start, session: Option<Session>) -> Option<JobRequest> {
     let program = match start.command.clone()? {
         proto::start::Command::Line(line) => Program::Line(line),
         proto::start::Command::Argv(argv) => Program::Argv(argv.arguments),
@@ -29,6 +30,8 @@ pub(crate) fn request(start: &proto::Start) -> Option<JobRequest> {
         stdin: if start.no_stdin { Stdin::Null } else { Stdin::Piped },
         terminal: start.terminal.as_ref().map(terminal),
         wait_streams: start.wait_streams,
+        login: start.login,
+        session,
         ..JobRequest::new(program)
     })
 }
@@ -129,6 +132,7 @@ impl Subject {
                 None => "",
             }
             .to_owned(),
+            session: ended.session.as_ref().map(sessions::change),
             ..self.receipt(settings)
         }
     }
@@ -166,7 +170,7 @@ fn input(end: &InputEnd) -> proto::StreamReport {
     }
 }
 
-fn unix_ns(time: SystemTime) -> u64 {
+pub(crate) fn unix_ns(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 

@@ -17,6 +17,7 @@ mod key_path;
 mod listen;
 mod plain;
 mod serve;
+mod sessions;
 mod settings;
 
 pub use account::own_account;
@@ -24,6 +25,7 @@ pub use config::{ConfigError, FileConfig, LimitsConfig};
 pub use host_keys::{HostKeyFileError, load_host_keys};
 pub use key_path::{KeyPath, KeyPathError};
 pub use listen::{ListenError, ListenUrl, Listener, PlainWire, UrlError, bind};
+pub use remora_engine::SessionLimits;
 pub use remora_identity::Account;
 pub use serve::{ListenerChange, Phase, local, serve};
 pub use settings::{JobLimits, Settings, SettingsError};

@@ -1,14 +1,15 @@
 //! What a server needs to know, as types. Made at the edge, from flags and file; connections and jobs that start after a reload see
 //! the new ones.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use remora_engine::sys::{boot_id, hostname};
-use remora_engine::{Engine, EngineConfig, Limits};
+use remora_engine::{Engine, EngineConfig, Limits, SessionLimits};
 use remora_identity::{Account, Policy};
 use remora_net::tls::HostKeys;
+use tokio::sync::Semaphore;
 
 use crate::key_files::KeyFiles;
 use crate::key_path::KeyPath;
@@ -80,7 +81,12 @@ pub struct Settings {
     pub plain_any_peer: bool,
     /// Where large replies of plain wires wait, in files without a name.
     pub spool_dir: PathBuf,
+    /// Completions that may read folders at a time.
+    pub(crate) completions: Arc<Semaphore>,
 }
+
+/// Completions at a time, of all connections together: a folder on a network that is away holds a thread.
+const COMPLETIONS: usize = 8;
 
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
@@ -97,10 +103,18 @@ pub enum SettingsError {
 impl Settings {
     /// The defaults, serving an account, with no key of host or user yet.
     ///
+    /// Shells of sessions tell their state in a folder of `state_dir`, if there is one.
+    ///
     /// # Errors
     /// [`SettingsError::Engine`].
-    pub fn new(account: Account) -> Result<Self, SettingsError> {
-        let engine = Engine::new(EngineConfig::default()).map_err(SettingsError::Engine)?;
+    pub fn new(
+        account: Account,
+        state_dir: Option<&Path>,
+        sessions: SessionLimits,
+    ) -> Result<Self, SettingsError> {
+        let capture_dir = state_dir.map(|folder| folder.join("capture"));
+        let config = EngineConfig { sessions, capture_dir, ..EngineConfig::default() };
+        let engine = Engine::new(config).map_err(SettingsError::Engine)?;
         Ok(Settings {
             engine: Arc::new(engine),
             policy: Policy::serving(account),
@@ -120,6 +134,7 @@ impl Settings {
             plain_any_peer: false,
             // Not /tmp, which is often memory.
             spool_dir: "/var/tmp".into(),
+            completions: Arc::new(Semaphore::new(COMPLETIONS)),
         })
     }
 
@@ -127,14 +142,16 @@ impl Settings {
     pub fn succeed(&mut self, before: &Settings) {
         self.engine = before.engine.clone();
         self.key_files = before.key_files.clone();
+        self.completions = before.completions.clone();
     }
 
     /// The settings of the `local` target: this account, over a socket pair, and nothing else.
     ///
     /// # Errors
     /// [`SettingsError`].
-    pub fn for_local() -> Result<Self, SettingsError> {
-        let mut settings = Settings::new(crate::account::own_account().ok_or(SettingsError::NoAccount)?)?;
+    pub fn for_local(state_dir: Option<&Path>) -> Result<Self, SettingsError> {
+        let account = crate::account::own_account().ok_or(SettingsError::NoAccount)?;
+        let mut settings = Settings::new(account, state_dir, SessionLimits::default())?;
         // Whoever leaves has pressed Ctrl-C twice: nobody waits for a moment more.
         settings.vanished_grace = Duration::ZERO;
         Ok(settings)

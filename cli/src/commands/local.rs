@@ -21,7 +21,9 @@ pub(crate) struct LocalServer {
 /// No socket pair, an account that the user database doesn't know, or a failed greeting.
 pub(crate) async fn connect(user: &str, tap: Option<Tap>) -> Result<(Opened, LocalServer), Failure> {
     let internal = |text: String| Failure::new(Class::Internal, "local", text);
-    let settings = Arc::new(Settings::for_local().map_err(|error| internal(error.to_string()))?);
+    let settings = Arc::new(
+        Settings::for_local(crate::home::state().as_deref()).map_err(|error| internal(error.to_string()))?,
+    );
     let (ours, theirs) = UnixStream::pair().map_err(|error| internal(format!("no socket pair: {error}")))?;
     let task = tokio::spawn(local(theirs, settings.clone()));
     let opened = connect_local(ours, "local", user, tap)

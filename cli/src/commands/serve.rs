@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use remora_client::{Class, Outcome, exit_status};
 use remora_server::{
-    FileConfig, JobLimits, KeyPathError, ListenUrl, Listener, ListenerChange, Settings, bind, load_host_keys,
-    own_account, serve,
+    FileConfig, JobLimits, KeyPathError, ListenUrl, Listener, ListenerChange, SessionLimits, Settings, bind,
+    load_host_keys, own_account, serve,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -67,6 +67,8 @@ fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
         (file.limits.output_bytes, "limits.output_bytes"),
         (file.max_connections.map(|max| max as u64), "max_connections"),
         (file.max_unauthenticated.map(|max| max as u64), "max_unauthenticated"),
+        (file.max_sessions.map(|max| max as u64), "max_sessions"),
+        (file.session_idle_seconds, "session_idle_seconds"),
     ] {
         if value == Some(0) {
             return Err(Failure::usage(format!(
@@ -99,7 +101,12 @@ fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
         .ok_or_else(|| Failure::usage("no home directory to keep state in; name a --state-dir"))?;
     let host_key_files =
         if flags.host_key.is_empty() { file.host_key.unwrap_or_default() } else { flags.host_key.clone() };
-    let mut settings = Settings::new(account)
+    let usual = SessionLimits::default();
+    let sessions = SessionLimits {
+        idle: file.session_idle_seconds.map_or(usual.idle, Duration::from_secs),
+        per_owner: file.max_sessions.unwrap_or(usual.per_owner),
+    };
+    let mut settings = Settings::new(account, Some(&state_dir), sessions)
         .map_err(|error| Failure::new(Class::Internal, "", format!("can't set up the engine: {error}")))?;
     let mut new_host_key = None;
     if listen.iter().any(|url| matches!(url, ListenUrl::Native(_))) {

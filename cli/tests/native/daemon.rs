@@ -328,6 +328,17 @@ fn a_client_that_takes_nothing_does_not_hold_up_the_end() {
     let mut client = Client::start(home.exec([&server.target(), "echo $$; exec yes"]));
     let group = client.number();
     client.signal("STOP");
+    // Once every buffer on the way is full, the command writes no more.
+    let mut written = (0, std::time::Instant::now());
+    remora_testkit::eventually(PATIENCE, "the command is held back", || {
+        let io = std::fs::read_to_string(format!("/proc/{group}/io")).unwrap_or_default();
+        let now =
+            io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok()).unwrap_or_default();
+        if now != written.0 {
+            written = (now, std::time::Instant::now());
+        }
+        now > 0 && written.1.elapsed() > std::time::Duration::from_millis(300)
+    });
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
     assert!(group_members(group).is_empty(), "nothing is left");

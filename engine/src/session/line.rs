@@ -47,8 +47,10 @@ pub(crate) enum Joint {
 const SESSION: [&str; 10] =
     ["alias", "cd", "dirs", "exit", "export", "popd", "pushd", "pwd", "umask", "unalias"];
 
-/// Reads a line.
+/// Reads a line. Line breaks behind it are none of its business: peers of plain wires send them.
 pub(crate) fn read(line: &[u8], dialect: Dialect, state: &State) -> Reading {
+    let end = line.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
+    let line = line.get(..end).unwrap_or(line);
     if dialect == Dialect::Other {
         return if is_directory_command(line) { parse(line, dialect, state) } else { Reading::Program };
     }
@@ -71,7 +73,7 @@ fn parse(line: &[u8], dialect: Dialect, state: &State) -> Reading {
         Parser::new(text.as_bytes(), &options).parse_program()
     });
     let Ok(program) = program else { return UNSURE };
-    let shell = Reading::Shell { is_right: matches!(dialect, Dialect::Bash | Dialect::Dash) };
+    let shell = Reading::Shell { is_right: true };
     if nests(text) {
         return shell;
     }

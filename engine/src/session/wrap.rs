@@ -67,7 +67,8 @@ fn with_trap(dialect: Dialect, line: &[u8], is_right: bool, fifo: &[u8], state: 
     text.extend_from_slice(b"trap ");
     text.extend_from_slice(&quoted(&handler));
     text.extend_from_slice(b" EXIT; ");
-    if is_right && state.aliases.is_empty() {
+    // Only bash quotes the text in a message about its syntax.
+    if (is_right || dialect != Dialect::Bash) && state.aliases.is_empty() {
         text.extend_from_slice(line);
     } else {
         text.extend_from_slice(b"eval ");

@@ -39,7 +39,9 @@ impl Host {
         let authorized = folder.path().join("authorized_keys");
         std::fs::write(&authorized, key.public().to_text() + "\n").unwrap();
         std::fs::set_permissions(&authorized, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let mut settings = Settings::new(crate::account::own_account().unwrap()).unwrap();
+        let mut settings =
+            Settings::new(crate::account::own_account().unwrap(), None, crate::SessionLimits::default())
+                .unwrap();
         settings.host_keys =
             Some(HostKeys::new(&[PrivateKey::generate_ed25519().unwrap()], PROTOCOL).unwrap());
         settings.authorized_keys = vec![authorized.to_str().unwrap().parse().unwrap()];

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use remora_identity::{Authenticated, ForeignPeer};
+use remora_engine::{Session, SessionError};
+use remora_identity::{Authenticated, ForeignPeer, Refusal};
 use remora_net::tune;
 use remora_wire::limits;
 use remora_wire::plain::{Wire, web_sign};
@@ -47,6 +48,10 @@ enum Refused {
     Io(#[from] io::Error),
     #[error(transparent)]
     Foreign(#[from] ForeignPeer),
+    #[error("no session can be made")]
+    Session(#[from] SessionError),
+    #[error(transparent)]
+    Policy(#[from] Refusal),
 }
 
 /// The connection is of no more use: reset, or given up.
@@ -71,6 +76,8 @@ struct Connection {
     phase: watch::Receiver<Phase>,
     input_ended: bool,
     groups: Groups,
+    /// Where its requests run, one after the other: `cd` and `export` stay.
+    session: Session,
 }
 
 /// Serves a connection to its end.
@@ -87,8 +94,13 @@ pub(crate) async fn serve(
         warn!(%peer, %error, "socket options");
     }
     let now = settings.borrow().clone();
-    let who = match judge(&stream, peer, &now).await {
-        Ok(who) => who,
+    let judged = async {
+        let who = judge(&stream, peer, &now).await?;
+        let session = now.engine.sessions().apart(now.policy.permit(&who, ())?)?;
+        Ok::<_, Refused>((who, session))
+    };
+    let (who, session) = match judged.await {
+        Ok(judged) => judged,
         Err(error) => {
             warn!(%peer, %wire, error = %crate::connection::chain(&error), "refused");
             return;
@@ -113,6 +125,7 @@ pub(crate) async fn serve(
         phase,
         input_ended: false,
         groups: Groups::default(),
+        session,
     };
     let result = connection.run().await;
     let groups = std::mem::take(&mut connection.groups);

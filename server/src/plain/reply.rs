@@ -138,7 +138,8 @@ impl Connection {
             return Err(("the request holds a NUL byte, and no command can".to_owned(), Ending::Exited(126)));
         }
         let shell = Some("/bin/sh".into());
-        let request = JobRequest { shell, ..JobRequest::new(Program::Line(request.into())) };
+        let session = Some(self.session.clone());
+        let request = JobRequest { shell, session, ..JobRequest::new(Program::Line(request.into())) };
         let permitted = settings
             .policy
             .permit(&self.who, request)

@@ -41,7 +41,8 @@ impl Host {
         let authorized = folder.path().join("authorized_keys");
         fs::write(&authorized, key.public().to_text() + "\n").unwrap();
         fs::set_permissions(&authorized, fs::Permissions::from_mode(0o600)).unwrap();
-        let mut settings = Settings::new(own_account().unwrap()).unwrap();
+        let mut settings =
+            Settings::new(own_account().unwrap(), None, remora_server::SessionLimits::default()).unwrap();
         settings.host_keys = Some(HostKeys::new(&[PrivateKey::generate_ed25519().unwrap()], ALPN).unwrap());
         settings.authorized_keys = vec![authorized.to_str().unwrap().parse().unwrap()];
         settings.auth_floor = Duration::from_millis(1);

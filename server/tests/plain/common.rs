@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use remora_server::{ListenUrl, ListenerChange, Settings, bind, own_account, serve};
+use remora_server::{ListenUrl, ListenerChange, SessionLimits, Settings, bind, own_account, serve};
 use remora_wire::plain::Header;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -16,6 +16,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
+    _state: tempfile::TempDir,
 }
 
 impl Server {
@@ -32,7 +33,9 @@ impl Server {
 
     pub(crate) fn at(url: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let asked: ListenUrl = url.parse().unwrap();
-        let mut settings = Settings::new(own_account().unwrap()).unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let mut settings =
+            Settings::new(own_account().unwrap(), Some(state.path()), SessionLimits::default()).unwrap();
         // What a test leaves running is of no interest.
         settings.stop_grace = Duration::from_millis(100);
         change(&mut settings);
@@ -53,7 +56,7 @@ impl Server {
                 serve(seen, settings, stopped, std::future::pending()).await;
             });
         });
-        Server { address: told.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
+        Server { address: told.recv().unwrap(), stop: Some(stop), thread: Some(thread), _state: state }
     }
 
     pub(crate) fn connect(&self) -> TcpStream {

@@ -12,4 +12,5 @@ mod common;
 mod endings;
 mod examples;
 mod replies;
+mod sessions;
 mod who;
