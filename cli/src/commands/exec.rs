@@ -267,7 +267,7 @@ async fn drive(
             Err(_) => {}
         }
         if timeline.enabled
-            && let Some(pid) = job.started().await
+            && let Some(pid @ 1..) = job.started().await
         {
             timeline.note(&format!("started, pid {pid}"));
         }

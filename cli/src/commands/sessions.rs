@@ -46,7 +46,11 @@ async fn work(sessions: &Sessions) -> Result<(), Failure> {
     let failed = |error: AskError| unanswered(&name, &error);
     let text = match &sessions.end {
         Some(session) => {
-            let ended = entered.connection.end_session(session_name(session, true)).await.map_err(failed)?;
+            let ended = entered.connection.end_session(session_name(session, true)).await;
+            let ended = ended.map_err(|error| {
+                let failure = failed(error);
+                Failure { text: format!("session {}: {}", escape(session), failure.text), ..failure }
+            })?;
             if !sessions.json {
                 say(&format!("{}: session {} is ended", escape(&name), escape(&ended.name)));
                 return Ok(());

@@ -20,7 +20,7 @@ mod words;
 use std::io::{self, IsTerminal};
 
 use reedline::FileBackedHistory;
-use remora_client::{Class, Target, exit_status};
+use remora_client::{Class, Outcome, Target, exit_status};
 
 use self::native::Native;
 use self::prompt::Style;
@@ -87,17 +87,17 @@ async fn work(shell: &Shell) -> Result<(u8, bool), Failure> {
     let place = Place::of(target, &shell.reach)?;
     let record = recording(shell)?;
     let entered = enter(place, &shell.reach, &timeline).await?;
-    let pty = interactive && !shell.no_pty;
-    let mut native = Native::open(entered, shell, pty, style, timeline).await?;
-    let screen = if interactive && !pty { screen(record).tinted() } else { screen(record) };
+    let mut native = Native::open(entered, shell, interactive, style, timeline).await?;
+    let screen = if interactive && shell.no_pty { screen(record).tinted() } else { screen(record) };
     let result = if interactive {
         interact::interact(&mut native, screen, style).await.map(|status| (status, false))
     } else {
         script::run(&mut native, screen, shell.exit_on_error).await
     };
-    match result {
-        Ok(_) => native.leave().await,
-        Err(_) => native.close().await,
+    match &result {
+        // A script that makes no sense is no reason to come back.
+        Err(failure) if failure.outcome != Outcome::Failed(Class::Usage) => native.close().await,
+        _ => native.leave().await,
     }
     result
 }

@@ -43,6 +43,8 @@ pub(super) struct Native {
     /// The host's name, for the prompt.
     host: String,
     pub(super) session: String,
+    /// As it was typed.
+    target: String,
     /// It was made for this shell, and ends with it.
     fresh: bool,
     info: proto::SessionInfo,
@@ -74,7 +76,7 @@ impl Native {
     pub(super) async fn open(
         entered: Entered,
         shell: &Shell,
-        pty: bool,
+        interactive: bool,
         style: Style,
         timeline: Timeline,
     ) -> Result<Self, Failure> {
@@ -102,13 +104,14 @@ impl Native {
             server,
             host,
             session: if name.is_empty() { session } else { name },
+            target: shell.target.clone(),
             fresh: shell.session.is_none(),
             directory: info.working_directory.clone(),
             info,
             terminal: terminal_like(io::stdin())
-                .filter(|_| pty)
+                .filter(|_| interactive && !shell.no_pty)
                 .map(|terminal| proto::Terminal { job_control: true, ..terminal }),
-            environment: tty::travels().collect(),
+            environment: if interactive { tty::travels().collect() } else { Vec::new() },
             style,
             timeline,
             status: 0,
@@ -144,14 +147,14 @@ impl Native {
             return Ok(());
         }
         self.request(":", true, Vec::new(), with).await?;
-        if kept && !self.environment.is_empty() {
-            let words: Vec<String> =
-                self.environment.iter().map(|(name, value)| assignment(name, value)).collect();
+        let travels = std::mem::take(&mut self.environment);
+        if kept && !travels.is_empty() {
+            // Without them in the job's own environment: what is there already is no change of the session's.
+            let words: Vec<String> = travels.iter().map(|(name, value)| assignment(name, value)).collect();
             self.request(&format!("export {}", words.join(" ")), false, Vec::new(), with).await?;
-            if self.status == 0 {
-                // The session has them, and may change them.
-                self.environment.clear();
-            }
+        }
+        if !kept || self.status != 0 {
+            self.environment = travels;
         }
         self.status = 0;
         Ok(())
@@ -328,8 +331,8 @@ impl Native {
             return failure;
         }
         let what = failure.hint.as_ref().map(|hint| format!("{hint}; ")).unwrap_or_default();
-        let again = format!("{what}the session is kept: remora shell --session {} …", escape(&self.session));
-        failure.with_hint(again)
+        let (session, target) = (escape(&self.session), escape(&self.target));
+        failure.with_hint(format!("{what}back to its session: remora shell --session {session} {target}"))
     }
 
     /// Leaves in order: what was made for this shell ends with it.
