@@ -487,3 +487,36 @@ fn a_shell_on_this_machine_needs_no_server() {
     screen.shows("left with 0");
     screen.ends_with(LOCAL);
 }
+
+#[test]
+fn a_plain_wire_has_a_prompt_and_a_session_too() {
+    let home = Home::with_key();
+    let mut command = Server::command(&home, &[]);
+    command.args(["--listen", "header://127.0.0.1:0", "--allow-plaintext-root"]);
+    let mut server = Server::spawn(&home, command);
+    let url = server.listening().remove(0);
+    let screen = Screen::open(&home, 30);
+    screen.enter(&format!("clear; {REMORA} shell {url}; echo left with $?"));
+    screen.ends_with(">>>:");
+    screen.press(&["Enter"]);
+    screen.ends_with(">>>:\n>>>:");
+    screen.enter("cd /usr");
+    screen.enter("pwd");
+    screen.shows("\n/usr\n>>>:");
+    screen.enter("echo 'one");
+    screen.ends_with(">");
+    screen.enter("two'");
+    screen.shows("\none\ntwo\n>>>:");
+    screen.press(&["Up", "Up"]);
+    screen.ends_with(">>>: pwd");
+    screen.press(&["C-u"]);
+    screen.enter("exit 3");
+    screen.shows("left with 3");
+    screen.enter(&format!("clear; {REMORA} shell {url}; echo left with $?"));
+    screen.ends_with(">>>:");
+    screen.type_text("ls");
+    screen.ends_with(">>>: ls");
+    server.kill();
+    let seen = screen.shows("left with 198");
+    assert!(seen.contains("lost: the peer closed the connection between two requests"), "{seen}");
+}
