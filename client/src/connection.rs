@@ -142,6 +142,7 @@ impl Connection {
             questions: HashMap::new(),
             last_question: 0,
             ended: Vec::new(),
+            pings: Pings::default(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         let task = shared.clone();
@@ -199,6 +200,15 @@ impl Connection {
         state.wake();
         drop(state);
         Ok(Job::new(self.shared.clone(), channel))
+    }
+
+    /// Sends eight bytes and waits until they come back: one bare round trip.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    pub async fn ping(&self) -> Result<(), JobError> {
+        let number = self.shared.lock().ping();
+        poll_fn(|cx| self.shared.lock().poll_pong(number, cx)).await
     }
 
     /// Asks something that needs no job, and waits for the answer. Whoever stops waiting has asked all the same.
@@ -334,6 +344,15 @@ pub(crate) struct State {
     last_question: u32,
     /// Those who wait for the connection's end.
     ended: Vec<Waker>,
+    pings: Pings,
+}
+
+/// Round trips that are waited for. Their numbers begin at 1: liveness pings with 0.
+#[derive(Default)]
+struct Pings {
+    sent: u64,
+    returned: u64,
+    wakers: Vec<Waker>,
 }
 
 /// A question that was asked.
@@ -357,6 +376,29 @@ impl State {
             self.sending.push_back(channel);
         }
         self.wake();
+    }
+
+    fn ping(&mut self) -> u64 {
+        self.pings.sent += 1;
+        self.link.end.ping(self.pings.sent.to_be_bytes());
+        self.wake();
+        self.pings.sent
+    }
+
+    fn poll_pong(&mut self, number: u64, cx: &Context<'_>) -> Poll<Result<(), JobError>> {
+        match &self.failed {
+            _ if self.pings.returned >= number => Poll::Ready(Ok(())),
+            Some(error) => Poll::Ready(Err(error.clone())),
+            None => {
+                self.pings.wakers.push(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn handle_pong(&mut self, payload: [u8; 8]) {
+        self.pings.returned = self.pings.returned.max(u64::from_be_bytes(payload)).min(self.pings.sent);
+        self.pings.wakers.drain(..).for_each(Waker::wake);
     }
 
     fn ask(&mut self, question: proto::ask::Question) -> Result<u32, AskError> {
@@ -499,6 +541,7 @@ impl State {
                 waker.take().into_iter().for_each(Waker::wake);
             }
         }
+        self.pings.wakers.drain(..).for_each(Waker::wake);
         self.failed = Some(error);
         self.ended.drain(..).for_each(Waker::wake);
         // Best effort: a fault is told to the server, TLS is closed in order.
@@ -558,7 +601,8 @@ impl State {
             ClientEvent::Fault { code, text } => {
                 return Some(JobError::Fault { code, text: text.escape_debug().to_string() });
             }
-            ClientEvent::Hello(_) | ClientEvent::OfferReply(_) | ClientEvent::Pong(_) => {}
+            ClientEvent::Pong(payload) => self.handle_pong(payload),
+            ClientEvent::Hello(_) | ClientEvent::OfferReply(_) => {}
         }
         None
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use remora_engine::sys::{AccountKey, account};
-use remora_engine::{Engine, EngineConfig, JobRequest, Limits, Output, Stdin};
+use remora_engine::{Engine, EngineConfig, JobRequest, Limits, Output, Stdin, Terminal};
 use remora_identity::{Account, Authenticated, Policy};
 use tokio::sync::Notify;
 
@@ -27,7 +27,7 @@ fn main() {
     let me = account(AccountKey::Uid(rustix::process::geteuid().as_raw())).unwrap().unwrap();
     let me = Account { shell: "/bin/sh".into(), ..me };
 
-    let mut times: [Vec<Duration>; 6] = Default::default();
+    let mut times: [Vec<Duration>; 10] = Default::default();
     for _ in 0..rounds {
         times[0].push(timed(|| {
             assert!(Command::new("/bin/sh").args(["-c", "true"]).status().unwrap().success())
@@ -44,18 +44,33 @@ fn main() {
         });
         times[5].push(start.elapsed());
         runtime.block_on(job.wait());
+        for job_control in [false, true] {
+            let which = 6 + 2 * usize::from(job_control);
+            let terminal = Some(Terminal { job_control, ..Terminal::default() });
+            let request = JobRequest { terminal, ..JobRequest::argv(["/bin/true"]) };
+            times[which].push(timed(|| runtime.block_on(run(&engine, &me, request.clone(), &[]))));
+            let start = Instant::now();
+            let job = runtime.block_on(async { start_job(&engine, &me, request, Arc::new(Notify::new())) });
+            times[which + 1].push(start.elapsed());
+            runtime.block_on(job.wait());
+        }
     }
     let median = |times: &mut Vec<Duration>| {
         times.sort();
         times[times.len() / 2]
     };
-    let [bare, piped, ours, true_piped, true_ours, start] = &mut times;
+    let [bare, piped, ours, true_piped, true_ours, start, terminal, terminal_start, led, led_start] =
+        &mut times;
     let (bare, piped, ours) = (median(bare), median(piped), median(ours));
     println!("sh -c true: std status {bare:?}, std output {piped:?}, engine {ours:?}");
     println!("  ratio to status {:.2}, to output {:.2}", ratio(ours, bare), ratio(ours, piped));
     let (true_piped, true_ours, start) = (median(true_piped), median(true_ours), median(start));
     println!("/bin/true: std output {true_piped:?}, engine {true_ours:?}, start alone {start:?}");
     println!("  ratio {:.2}", ratio(true_ours, true_piped));
+    let (terminal, terminal_start) = (median(terminal), median(terminal_start));
+    let (led, led_start) = (median(led), median(led_start));
+    println!("on a terminal: {terminal:?}, start alone {terminal_start:?}");
+    println!("  with job control: {led:?}, start alone {led_start:?}");
 
     let line = format!("exec dd if=/dev/zero bs=128K count={} status=none", mebibytes * 8);
     let mut bulk: [Vec<Duration>; 5] = Default::default();

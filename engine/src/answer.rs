@@ -45,6 +45,7 @@ pub(crate) fn job(
         stdout: end(&stdout),
         stderr: end(b""),
         stdin: Some(InputEnd { length: 0, blake3: *blake3::hash(b"").as_bytes(), closed_early: true }),
+        unread_input: Vec::new(),
         pid: 0,
         session: Some(change),
     });

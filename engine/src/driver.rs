@@ -1,7 +1,7 @@
 //! The task that drives one job: its pipes, its end, its limits, its drain rule. One task, no thread of its own.
 
 use std::future::Future;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
@@ -18,12 +18,14 @@ use crate::group;
 use crate::job::stop;
 use crate::outcome::{EndReason, Ended, How, LimitKind, MemoryMeans, PeakMemory};
 use crate::reader::{Reader, Turn};
+use crate::reports::Reports;
 use crate::request::Output;
 use crate::session::Running;
 use crate::signal::Signal;
 use crate::spawners::Spawners;
-use crate::state::{Shared, State};
+use crate::state::{Pids, Shared, State};
 use crate::sys;
+use crate::terminal;
 use crate::writer::Writer;
 
 /// The first pause between two looks at what is left of a process group that is ended; doubled each time.
@@ -39,6 +41,8 @@ pub(crate) struct Driver {
     pub(crate) stdout: Reader,
     pub(crate) stderr: Reader,
     pub(crate) stdin: Option<Writer>,
+    /// What the command's leader says, if it has one.
+    pub(crate) reports: Option<Reports>,
     pub(crate) clock: Clock,
     pub(crate) kill_grace: Duration,
     pub(crate) wait_streams: bool,
@@ -79,6 +83,8 @@ pub(crate) enum MemoryLimit {
 pub(crate) struct Killing {
     /// SIGKILL was sent, or wasn't needed.
     done: bool,
+    /// When a leader is killed that hasn't ended with its command.
+    leader: Option<Instant>,
     /// A look at the process group that is under way.
     look: Option<JoinHandle<bool>>,
     next_look: Option<Instant>,
@@ -117,7 +123,11 @@ impl Driver {
         let now = Instant::now();
         if !state.exited && self.pidfd.poll_read_ready(cx).is_ready() {
             state.exited = true;
-            self.clock.over = Some((SystemTime::now(), now));
+            self.clock.over = self.clock.over.or(Some((SystemTime::now(), now)));
+            // A leader that was killed leaves a command behind that nobody waits for any more.
+            if state.command.as_ref().is_some_and(|command| !sys::is_over(command.as_fd())) {
+                state.signal(self.shared.pids, Signal::KILL);
+            }
         }
         let mut turn = Turn {
             now,
@@ -130,6 +140,12 @@ impl Driver {
             again: false,
             next: None,
         };
+        if let Some(reports) = &mut self.reports {
+            reports.drive(cx, state, &mut turn);
+            if reports.is_over() && self.clock.over.is_none() {
+                self.clock.over = Some((SystemTime::now(), now));
+            }
+        }
         self.enforce_deadline(state, &mut turn);
         self.enforce_stop(state, &mut turn, cx);
         // While a group is being ended its grace is what counts; then, whoever escaped it is not waited for.
@@ -139,8 +155,13 @@ impl Driver {
                 None => !self.wait_streams || state.abandoned,
             };
         if let Some(writer) = &mut self.stdin {
-            if state.exited {
-                writer.close(&mut state.input, &mut turn);
+            let is_waiting = !state.input.is_empty();
+            let is_held =
+                |reports: &mut Reports| reports.is_over() || is_waiting && !reports.announce_input();
+            if self.reports.as_mut().is_some_and(is_held) {
+                // What is queued waits for the end, and goes back to who typed it.
+            } else if state.exited {
+                turn.changed |= writer.close(&mut state.input);
             } else {
                 let before = state.input.consumed();
                 writer.drive(cx, &mut state.input, &mut turn);
@@ -185,12 +206,25 @@ impl Driver {
     fn enforce_stop(&mut self, state: &mut State, turn: &mut Turn, cx: &mut Context<'_>) {
         let Some(stopping) = state.stopping else { return };
         if self.killing.done {
+            match self.killing.leader.filter(|_| !state.exited) {
+                Some(at) if turn.now >= at => {
+                    self.killing.leader = None;
+                    sys::kill_leader(self.shared.pids.child);
+                }
+                Some(at) => turn.look_at(at),
+                None => {}
+            }
             return;
         }
         let last = stopping.since + self.kill_grace;
         if turn.now >= last || (state.exited && self.is_group_gone(turn, cx)) {
-            state.signal(self.shared.pid, Signal::KILL);
+            state.signal(self.shared.pids, Signal::KILL);
             self.killing.done = true;
+            if state.command.is_some() && !state.exited {
+                let at = turn.now + self.kill_grace.max(LAST_WAIT);
+                self.killing.leader = Some(at);
+                turn.look_at(at);
+            }
         } else {
             turn.look_at(last);
         }
@@ -206,8 +240,10 @@ impl Driver {
                     return false;
                 }
                 _ => {
-                    let group = self.shared.pid;
-                    killing.look = Some(tokio::task::spawn_blocking(move || group::has_living_member(group)));
+                    let Pids { child, command } = self.shared.pids;
+                    killing.look = Some(tokio::task::spawn_blocking(move || {
+                        group::has_living_member_in(command, Some(child))
+                    }));
                 }
             }
         }
@@ -243,10 +279,22 @@ impl Driver {
     /// Reaps the process and says what it came to.
     fn finish(&mut self) {
         let mut state = self.shared.lock();
-        let reaped = sys::reap(self.shared.pid);
+        let reaped = sys::reap(self.shared.pids.child);
         state.reaped = true;
         state.pidfd = None;
+        state.command = None;
+        state.stopped = None;
         state.terminal = None;
+        let mut unread_input = Vec::new();
+        if let (Some(reports), Some(writer)) = (&mut self.reports, &mut self.stdin) {
+            unread_input = reports.take_unread();
+            if state.input.is_complete() {
+                terminal::strip_end(&mut unread_input);
+            }
+            let room = sys::MOST_UNREAD.saturating_sub(unread_input.len());
+            unread_input.extend(state.input.waiting(room));
+            writer.close(&mut state.input);
+        }
         let lengths = Output::ALL.map(|which| state.output(which).ring.end());
         if state.abandoned {
             for output in &mut state.outputs {
@@ -264,13 +312,17 @@ impl Driver {
         let reaped = match reaped {
             Ok(reaped) => reaped,
             Err(error) => {
-                tracing::error!(pid = self.shared.pid, %error, "the status of a job is lost");
+                tracing::error!(pid = self.shared.pids.child, %error, "the status of a job is lost");
                 None
             }
         };
-        let how = reaped.as_ref().map_or(How::Unknown, |reaped| how(reaped.status));
+        // A leader ends as its command did, but for the core dump.
+        let told = self.reports.as_ref().and_then(Reports::end);
+        let core_dumped = told.is_some_and(|end| libc::WCOREDUMP(end.status));
+        let how = reaped.as_ref().map_or(How::Unknown, |reaped| how(reaped.status, core_dumped));
         let (over, over_at) = self.clock.over.unwrap_or_else(|| (SystemTime::now(), Instant::now()));
-        let mut peak_memory = match reaped.as_ref().map_or(0, |reaped| reaped.peak_memory) {
+        let peak = told.map(|end| end.peak_memory).or(reaped.as_ref().map(|reaped| reaped.peak_memory));
+        let mut peak_memory = match peak.unwrap_or(0) {
             peak if peak > self.floor => PeakMemory::Measured(peak),
             peak => PeakMemory::AtMost(peak),
         };
@@ -302,7 +354,8 @@ impl Driver {
             stdout: self.stdout.end(stdout),
             stderr: self.stderr.end(stderr),
             stdin: self.stdin.as_ref().map(Writer::end),
-            pid: self.shared.pid,
+            unread_input,
+            pid: self.shared.pids.command,
             session,
         });
     }
@@ -317,30 +370,34 @@ impl Drop for Driver {
             return;
         }
         stop(&shared, &mut state, EndReason::Shutdown);
-        state.signal(shared.pid, Signal::KILL);
+        state.signal(shared.pids, Signal::KILL);
         for output in &mut state.outputs {
             output.ended = true;
         }
+        let is_led = state.command.is_some();
         drop(state);
         let timeout = rustix::time::Timespec {
             tv_sec: LAST_WAIT.as_secs() as i64,
             tv_nsec: LAST_WAIT.subsec_nanos().into(),
         };
         let mut over = [rustix::event::PollFd::new(self.pidfd.get_ref(), rustix::event::PollFlags::IN)];
-        let _ = rustix::event::poll(&mut over, Some(&timeout));
+        if rustix::event::poll(&mut over, Some(&timeout)) == Ok(0) && is_led {
+            sys::kill_leader(shared.pids.child);
+            let _ = rustix::event::poll(&mut over, Some(&timeout));
+        }
         self.finish();
         (shared.on_change)();
     }
 }
 
-/// Takes a wait status apart.
-fn how(status: i32) -> How {
+/// Takes a wait status apart; somebody else may have dumped core for it.
+fn how(status: i32, core_dumped: bool) -> How {
     if libc::WIFEXITED(status) {
         return How::Exited(libc::WEXITSTATUS(status));
     }
     match Signal::from_number(libc::WTERMSIG(status)) {
         Some(signal) if libc::WIFSIGNALED(status) => {
-            How::Signaled { signal, core_dumped: libc::WCOREDUMP(status) }
+            How::Signaled { signal, core_dumped: core_dumped || libc::WCOREDUMP(status) }
         }
         _ => How::Unknown,
     }

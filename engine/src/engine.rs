@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 use remora_identity::Permitted;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::PipeFlags;
 use tokio::io::Interest;
 
@@ -22,8 +23,10 @@ use crate::input::InputQueue;
 use crate::job::Job;
 use crate::prepare::prepare;
 use crate::reader::Reader;
+use crate::reports::Reports;
 use crate::request::{JobRequest, Limits, Stdin, Terminal};
 use crate::session::{self, Begun, Captures, Sessions};
+use crate::signal::Signal;
 use crate::spawners::{Spawners, Times};
 use crate::state::{OnChange, Process, Shared};
 use crate::sys::{self, Plan};
@@ -114,7 +117,7 @@ impl Engine {
             }
         }
         let (prepared, rest) = prepare(request, place, &self.config.environment, &account)?;
-        let Channels { ours, theirs } = match &rest.terminal {
+        let Channels { ours, theirs, reports } = match &rest.terminal {
             Some(terminal) => Channels::terminal(terminal)
                 .map_err(|error| NotStarted::bytes(Step::Terminal, error.raw_os_error(), b""))?,
             None => Channels::pipes(rest.stdin, self.null.as_fd()).map_err(descriptors)?,
@@ -135,6 +138,7 @@ impl Engine {
                     or_root: prepared.is_home,
                     stdio: theirs.each_ref().map(AsFd::as_fd),
                     terminal: rest.terminal.is_some(),
+                    reports: reports.as_ref().map(AsFd::as_fd),
                     open_files: limits.open_files,
                     address_space: limits.memory.filter(|_| cgroup.is_none()),
                     cgroup: cgroup.as_ref().map(JobCgroup::procs),
@@ -144,12 +148,17 @@ impl Engine {
             .map_err(|failed| prepared.explain(failed))?;
         drop(spawners);
 
-        drop(theirs);
+        drop((theirs, reports));
         let is_terminal = rest.terminal.is_some();
         let pidfd = Arc::new(spawned.pidfd);
         let input = InputQueue::new(limits.stdin_window, ours.stdin.is_none());
         let shared = Arc::new(Shared::new(
-            Process { pid: spawned.pid, pidfd: Arc::clone(&pidfd), in_root: spawned.in_root },
+            Process {
+                pid: spawned.pid,
+                pidfd: Arc::clone(&pidfd),
+                command: spawned.command,
+                in_root: spawned.in_root,
+            },
             limits.window,
             input,
             on_change,
@@ -163,13 +172,17 @@ impl Engine {
                 sys::watch(pidfd, Interest::READABLE)?,
                 sys::watch(ours.stdout, Interest::READABLE)?,
                 ours.stderr.map(|pipe| sys::watch(pipe, Interest::READABLE)).transpose()?,
+                ours.reports.map(|socket| sys::watch(socket, Interest::READABLE)).transpose()?,
             ))
         })();
-        let (pidfd, stdout, stderr) = match registered {
+        let (pidfd, stdout, stderr, reports) = match registered {
             Ok(registered) => registered,
             Err(error) => {
+                let mut state = shared.lock();
+                state.signal(shared.pids, Signal::KILL);
                 sys::kill_and_reap(spawned.pid);
-                shared.lock().reaped = true;
+                state.reaped = true;
+                drop(state);
                 return Err(descriptors(error));
             }
         };
@@ -179,6 +192,7 @@ impl Engine {
             stdout: Reader::new(Some(stdout), self.config.drain, is_terminal),
             stderr: Reader::new(stderr, self.config.drain, is_terminal),
             stdin: ours.stdin.map(|pipe| Writer::new(pipe, is_terminal)),
+            reports: reports.map(Reports::new),
             clock: Clock {
                 started,
                 start,
@@ -219,6 +233,8 @@ struct Channels {
     ours: Ours,
     /// What become its descriptors 0, 1 and 2; all of them above 2.
     theirs: [OwnedFd; 3],
+    /// What its leader has, if it has one.
+    reports: Option<OwnedFd>,
 }
 
 /// Our ends. None of them blocks.
@@ -229,6 +245,8 @@ struct Ours {
     stderr: Option<OwnedFd>,
     /// The terminal, to be resized.
     master: Option<OwnedFd>,
+    /// Where its leader says how it is, if it has one.
+    reports: Option<OwnedFd>,
 }
 
 impl Channels {
@@ -247,8 +265,9 @@ impl Channels {
         let (stdout, out_theirs) = output()?;
         let (stderr, err_theirs) = output()?;
         Ok(Channels {
-            ours: Ours { stdin, stdout, stderr: Some(stderr), master: None },
+            ours: Ours { stdin, stdout, stderr: Some(stderr), master: None, reports: None },
             theirs: [in_theirs, out_theirs, err_theirs],
+            reports: None,
         })
     }
 
@@ -256,6 +275,13 @@ impl Channels {
         let (master, slave) = terminal::open(terminal)?;
         let master = unblocked(master)?;
         let slave = sys::above_stdio(slave)?;
+        let (reports, their_reports) = if terminal.job_control {
+            let (ours, theirs) =
+                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+            (Some(ours), Some(theirs))
+        } else {
+            (None, None)
+        };
         // The reader and the writer watch a descriptor each; their flags are the same file's.
         Ok(Channels {
             ours: Ours {
@@ -263,8 +289,10 @@ impl Channels {
                 stdout: master.try_clone()?,
                 stderr: None,
                 master: Some(master),
+                reports,
             },
             theirs: [slave.try_clone()?, slave.try_clone()?, slave],
+            reports: their_reports,
         })
     }
 }

@@ -109,6 +109,11 @@ impl InputQueue {
         self.consumed += (n - left) as u64;
     }
 
+    /// The first bytes that wait, as many as `most`. They still wait.
+    pub(crate) fn waiting(&self, most: usize) -> Vec<u8> {
+        self.pieces().flatten().copied().take(most).collect()
+    }
+
     /// The command no longer reads: discards what waits and what comes. Whether anything was lost by it.
     pub(crate) fn close(&mut self) -> bool {
         let complete = self.is_complete();

@@ -40,7 +40,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         if !state.exited {
-            state.signal(self.shared.pid, Signal::KILL);
+            state.signal(self.shared.pids, Signal::KILL);
         }
         state.abandoned = true;
         state.wake();
@@ -49,7 +49,7 @@ impl Drop for Handle {
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("pid", &self.shared().pid).finish_non_exhaustive()
+        f.debug_struct("Job").field("pid", &self.shared().pids.command).finish_non_exhaustive()
     }
 }
 
@@ -62,10 +62,15 @@ impl Job {
         &self.handle.shared
     }
 
-    /// Its process id, which is its process group and session id too. For display: once the job is finished it may be
-    /// another's.
+    /// Its process id, which is its process group too. For display: once the job is finished it may be another's.
     pub fn pid(&self) -> i32 {
-        self.shared().pid
+        self.shared().pids.command
+    }
+
+    /// The signal that stopped it (SIGTSTP is Ctrl-Z), while it is stopped: [`Job::signal`] with SIGCONT has it go on. Only
+    /// told of a job on a terminal with [`job_control`](crate::Terminal::job_control).
+    pub fn stopped(&self) -> Option<Signal> {
+        self.shared().lock().stopped
     }
 
     /// Whether its working directory is the root, since it asked for none and its account's home can't be gone to.
@@ -174,7 +179,7 @@ impl Job {
 
     /// Sends a signal to the job's process group, while its process is running or its streams are drained.
     pub fn signal(&self, signal: Signal) {
-        self.shared().lock().signal(self.shared().pid, signal);
+        self.shared().lock().signal(self.shared().pids, signal);
     }
 
     /// Tells a job on a terminal that the window has another size; its foreground process group gets SIGWINCH. A job without
@@ -212,7 +217,7 @@ pub(crate) fn stop(shared: &Shared, state: &mut crate::state::State, reason: End
     }
     let reason = (!state.is_over()).then_some(reason);
     state.stopping = Some(Stopping { reason, since: Instant::now() });
-    state.signal(shared.pid, Signal::TERM);
-    state.signal(shared.pid, Signal::CONT);
+    state.signal(shared.pids, Signal::TERM);
+    state.signal(shared.pids, Signal::CONT);
     state.wake();
 }

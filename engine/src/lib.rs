@@ -5,8 +5,9 @@
 //! the wire, and nothing here judges who may run what.
 //!
 //! A job runs as a plain child of this process, in a session and process group of its own, with descriptors 0, 1 and 2 and
-//! no other. One task on the caller's tokio runtime drives it. The interface says nothing of that, so that the child can
-//! move to a process of its own later.
+//! no other; where a terminal is to stop it, as the child of a small process that leads the session. One task on the
+//! caller's tokio runtime drives it. The interface says nothing of that, so that the child can move to a process of its own
+//! later.
 //!
 //! All system calls that need `unsafe` are in [`sys`].
 
@@ -26,6 +27,7 @@ mod job;
 mod outcome;
 mod prepare;
 mod reader;
+mod reports;
 mod request;
 mod ring;
 mod session;

@@ -156,6 +156,10 @@ pub struct Ended {
     pub stderr: OutputEnd,
     /// The end of stdin; `None` where it was `/dev/null`.
     pub stdin: Option<InputEnd>,
+    /// Input that the command has not read, on a terminal with [`job_control`](crate::Terminal::job_control): what was in the
+    /// terminal, as far as that had taken it (a return is a line end, an erased character is gone), and behind it what was
+    /// not yet written. 64 KiB at most; empty for any other job.
+    pub unread_input: Vec<u8>,
     /// Process id it had, and process group id; 0 where a session carried the line out itself.
     pub pid: i32,
     /// What it did to its session, if it had one.

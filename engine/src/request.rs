@@ -63,6 +63,10 @@ pub struct Terminal {
     /// How its modes differ from what the kernel makes: opcodes and arguments of RFC 4254, section 8. Unknown ones are passed
     /// over.
     pub modes: Vec<(u8, u32)>,
+    /// A small process leads the session and has the command as its child, as a shell has: so the command can be stopped by the
+    /// terminal (Ctrl-Z) and continued, [`Job::stopped`](crate::Job::stopped) tells, and what was typed and not read is handed
+    /// back ([`Ended::unread_input`](crate::Ended)).
+    pub job_control: bool,
 }
 
 /// A command to run, as an account.

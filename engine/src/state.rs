@@ -51,6 +51,10 @@ pub(crate) struct State {
     pub(crate) reaped: bool,
     /// To ask whether it is over before that was noticed; gone once it is reaped.
     pub(crate) pidfd: Option<Arc<OwnedFd>>,
+    /// The command, where that has a leader, who is the process; gone once that is reaped.
+    pub(crate) command: Option<OwnedFd>,
+    /// The signal that stopped it, while it is stopped.
+    pub(crate) stopped: Option<Signal>,
     /// Its terminal, until it is over.
     pub(crate) terminal: Option<OwnedFd>,
     waker: Option<Waker>,
@@ -90,28 +94,49 @@ impl State {
 
     /// Whether the process is over, noticed or not.
     pub(crate) fn is_over(&self) -> bool {
-        self.exited || self.pidfd.as_ref().is_some_and(|pidfd| sys::has_exited(pidfd.as_fd()).unwrap_or(true))
+        // A command is over before its leader is.
+        self.command.as_ref().is_some_and(|command| sys::is_over(command.as_fd()))
+            || self.exited
+            || self.pidfd.as_ref().is_some_and(|pidfd| sys::has_exited(pidfd.as_fd()).unwrap_or(true))
     }
 
     /// Signals the process group, while it is still this job's.
-    pub(crate) fn signal(&self, pid: i32, signal: Signal) {
-        if !self.reaped {
-            sys::signal_group(pid, signal.number());
+    pub(crate) fn signal(&self, pids: Pids, signal: Signal) {
+        match &self.command {
+            _ if self.reaped => {}
+            None => sys::signal_group(pids.command, signal.number()),
+            Some(command) => {
+                sys::signal_command(command.as_fd(), pids.command, pids.child, signal.number());
+                if matches!(signal, Signal::CONT | Signal::KILL) {
+                    sys::continue_leader(pids.child);
+                }
+            }
         }
     }
+}
+
+/// Process ids of a job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pids {
+    /// Our child, which is waited for; also its session.
+    pub(crate) child: i32,
+    /// The command, which is what people see; also its process group. The child itself, or the child of that.
+    pub(crate) command: i32,
 }
 
 /// A job's process.
 pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) pidfd: Arc<OwnedFd>,
+    /// The command, where that isn't the process.
+    pub(crate) command: Option<sys::Command>,
     /// Its working directory is the root, since its home can't be gone to.
     pub(crate) in_root: bool,
 }
 
 /// Shared by all handles of a job and its driver.
 pub(crate) struct Shared {
-    pub(crate) pid: i32,
+    pub(crate) pids: Pids,
     pub(crate) in_root: bool,
     state: Mutex<State>,
     finished: OnceLock<Arc<Ended>>,
@@ -129,11 +154,12 @@ impl Shared {
         running: Arc<AtomicUsize>,
         terminal: Option<OwnedFd>,
     ) -> Self {
-        let Process { pid, pidfd, in_root } = process;
+        let Process { pid, pidfd, command, in_root } = process;
+        let pids = Pids { child: pid, command: command.as_ref().map_or(pid, |command| command.pid) };
         running.fetch_add(1, Ordering::Relaxed);
         let output = |ended| OutputState { ring: Ring::new(window), ended, close: false };
         Shared {
-            pid,
+            pids,
             in_root,
             state: Mutex::new(State {
                 // On a terminal stdout and stderr are one stream.
@@ -144,6 +170,8 @@ impl Shared {
                 exited: false,
                 reaped: false,
                 pidfd: Some(pidfd),
+                command: command.map(|command| command.pidfd),
+                stopped: None,
                 terminal,
                 waker: None,
             }),
@@ -176,7 +204,7 @@ impl Shared {
         let output = |ring| OutputState { ring, ended: true, close: false };
         running.fetch_add(1, Ordering::Relaxed);
         Shared {
-            pid: 0,
+            pids: Pids { child: 0, command: 0 },
             in_root: false,
             state: Mutex::new(State {
                 outputs: [output(ring), output(Ring::new(window))],
@@ -186,6 +214,8 @@ impl Shared {
                 exited: true,
                 reaped: true,
                 pidfd: None,
+                command: None,
+                stopped: None,
                 terminal: None,
                 waker: None,
             }),

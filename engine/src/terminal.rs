@@ -46,6 +46,16 @@ pub(crate) fn end_input(terminal: &OwnedFd) {
     }
 }
 
+/// Takes what is left of [`end_input`] off input that nobody has read: in the terminal an end is a zero byte (`__DISABLED_CHAR` in the
+/// kernel).
+pub(crate) fn strip_end(unread: &mut Vec<u8>) {
+    for _ in 0..2 {
+        if unread.last() == Some(&0) {
+            unread.pop();
+        }
+    }
+}
+
 fn set_modes(terminal: &OwnedFd, wanted: &[(u8, u32)]) -> Result<(), Errno> {
     if wanted.is_empty() {
         return Ok(());

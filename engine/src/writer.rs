@@ -59,13 +59,14 @@ impl Writer {
         }
     }
 
-    /// The command no longer reads.
-    pub(crate) fn close(&mut self, input: &mut InputQueue, turn: &mut Turn) {
-        if !matches!(self.pipe, Pipe::Closed) {
+    /// The command no longer reads. Whether that is news.
+    pub(crate) fn close(&mut self, input: &mut InputQueue) -> bool {
+        let was_open = !matches!(self.pipe, Pipe::Closed);
+        if was_open {
             self.pipe = Pipe::Closed;
             self.closed_early |= input.close();
-            turn.changed = true;
         }
+        was_open
     }
 
     /// Writes what fits.
@@ -113,7 +114,7 @@ impl Writer {
                 },
                 // EPIPE, or whatever else means that no more can be written.
                 Err(_) => {
-                    self.close(input, turn);
+                    turn.changed |= self.close(input);
                     return;
                 }
             }

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use remora_engine::{JobRequest, Limits, Outcome, Stdin};
+use remora_engine::{JobRequest, Limits, Outcome, Stdin, Terminal};
 use remora_testkit::Belongings;
 
 #[path = "jobs/common.rs"]
@@ -37,6 +37,10 @@ fn five_hundred_jobs_leave_no_process_descriptor_or_zombie() {
                         _ => JobRequest::line("sleep 0.2 & echo held"),
                     };
                     request.stdin = if number % 3 == 0 { Stdin::Null } else { Stdin::Piped };
+                    if number % 5 < 2 {
+                        let job_control = number % 5 == 0;
+                        request.terminal = Some(Terminal { job_control, ..Terminal::default() });
+                    }
                     host.start(request, Limits::default()).unwrap()
                 })
                 .collect();
@@ -51,7 +55,10 @@ fn five_hundred_jobs_leave_no_process_descriptor_or_zombie() {
                 assert!(matches!(done.ended.outcome(), Outcome::Exited(0 | 3)), "{:?}", done.ended);
             }
             // What can't be started leaves nothing either.
-            host.start(JobRequest::argv(["no-such-command"]), Limits::default()).unwrap_err();
+            let missing = JobRequest::argv(["no-such-command"]);
+            host.start(missing.clone(), Limits::default()).unwrap_err();
+            let terminal = Some(Terminal { job_control: true, ..Terminal::default() });
+            host.start(JobRequest { terminal, ..missing }, Limits::default()).unwrap_err();
         }
         remora_testkit::eventually_async(Duration::from_secs(30), "all jobs and streams ended", || {
             host.engine.running() == 0 && host.engine.held_open() == 0

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use remora_engine::{EngineConfig, JobRequest, Limits, Outcome, Signal, Step};
+use remora_engine::{EngineConfig, JobRequest, Limits, Outcome, Signal, Step, Terminal};
 use remora_testkit::{Belongings, eventually_async, is_alive};
 use rustix::process::{Pid, kill_process};
 
@@ -92,6 +92,15 @@ async fn signals_of_a_terminal_do_not_reach_it() {
 
 #[tokio::test]
 async fn a_start_that_hangs_is_given_up_and_does_not_run_on() {
+    hangs(None).await;
+}
+
+#[tokio::test]
+async fn a_start_with_a_leader_that_hangs_does_not_run_on_either() {
+    hangs(Some(Terminal { job_control: true, ..Terminal::default() })).await;
+}
+
+async fn hangs(terminal: Option<Terminal>) {
     use rustix::process::Signal;
     let folder = tempfile::tempdir().unwrap();
     let mark = |name: &str| folder.path().join(name);
@@ -102,7 +111,11 @@ async fn a_start_that_hangs_is_given_up_and_does_not_run_on() {
     let said = well.expect(b"ready\n").await;
     let stuck = only(&spawners());
     signal(stuck, Signal::STOP);
-    let touch = |path: &Path| JobRequest::line(format!("sleep 1; echo > {}", path.display()));
+    let touch = |path: &Path| JobRequest {
+        terminal: terminal.clone(),
+        // Nor does it where it ignores that its terminal is hung up.
+        ..JobRequest::line(format!("trap '' HUP; sleep 1; echo > {}", path.display()))
+    };
     let error = host.start(touch(&mark("late")), Limits::default()).map(drop).unwrap_err();
     assert_eq!(error.step, Step::Spawner, "{error}");
     // The next one doesn't wait for it.
@@ -129,9 +142,15 @@ async fn it_keeps_no_descriptor_of_what_is_over() {
     host.run(JobRequest::line("true")).await;
     let spawner = only(&spawners());
     let before = Belongings::of(spawner);
+    let led = |request| JobRequest {
+        terminal: Some(Terminal { job_control: true, ..Terminal::default() }),
+        ..request
+    };
     for _ in 0..50 {
         host.run(JobRequest::line("true")).await;
+        host.run(led(JobRequest::line("true"))).await;
         host.start(JobRequest::argv(["no-such-command"]), Limits::default()).unwrap_err();
+        host.start(led(JobRequest::argv(["no-such-command"])), Limits::default()).unwrap_err();
     }
     before.assert_nothing_new_of(spawner, Duration::from_secs(10));
 }

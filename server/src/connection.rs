@@ -67,6 +67,8 @@ impl Ready {
 struct Served {
     job: Job,
     subject: Subject,
+    /// The stop that the client was told of.
+    stopped: Option<Signal>,
 }
 
 struct Connection {
@@ -269,7 +271,7 @@ impl Connection {
                 }
                 info!(peer = %self.peer, user = %subject.user, pid = job.pid(), "job started");
                 self.link.end.started(channel, u64::try_from(job.pid()).unwrap_or(0));
-                self.jobs.insert(channel, Served { job, subject });
+                self.jobs.insert(channel, Served { job, subject, stopped: None });
                 self.mark(channel);
             }
             Err(why) => {
@@ -314,8 +316,13 @@ impl Connection {
 
     /// Moves what is new of a job: credit for its stdin, its output, its receipt.
     fn attend(&mut self, channel: u32) -> std::io::Result<()> {
-        let Some(served) = self.jobs.get(&channel) else { return Ok(()) };
-        let Served { job, subject } = served;
+        let Some(served) = self.jobs.get_mut(&channel) else { return Ok(()) };
+        let Served { job, subject, stopped } = served;
+        let now = job.stopped();
+        if now != *stopped {
+            *stopped = now;
+            self.link.end.stopped(channel, now.and_then(Signal::name));
+        }
         self.link.end.consume(channel, job.input_consumed());
         if job.input_closed() {
             self.link.end.stop_stdin(channel);

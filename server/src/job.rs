@@ -38,6 +38,7 @@ pub(crate) fn request(start: &proto::Start, session: Option<Session>) -> Option<
 
 fn terminal(terminal: &proto::Terminal) -> Terminal {
     Terminal {
+        job_control: terminal.job_control,
         size: window_size(&terminal.size.unwrap_or_default()),
         modes: terminal
             .modes
@@ -62,6 +63,9 @@ pub(crate) fn window_size(size: &proto::WindowSize) -> WindowSize {
 pub(crate) fn timeout(start: &proto::Start) -> Option<Duration> {
     (start.timeout_ms > 0).then(|| Duration::from_millis(start.timeout_ms))
 }
+
+/// Bytes of unread input that a receipt carries at the most.
+const UNREAD: usize = 16 * 1024;
 
 /// What a receipt says of the job besides its end.
 #[derive(Clone, Debug)]
@@ -133,6 +137,7 @@ impl Subject {
             }
             .to_owned(),
             session: ended.session.as_ref().map(sessions::change),
+            unread_input: ended.unread_input.get(..UNREAD).unwrap_or(&ended.unread_input).to_vec(),
             ..self.receipt(settings)
         }
     }

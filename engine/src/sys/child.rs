@@ -6,7 +6,7 @@
 //! calls.
 
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 /// The step of a start that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub(super) struct Scene {
     pub(super) stdio: [c_int; 3],
     /// Descriptor 0 becomes the controlling terminal.
     pub(super) terminal: bool,
+    /// A leader is between: the session is its own, and it has taken the terminal.
+    pub(super) is_led: bool,
     pub(super) open_files: Option<libc::rlimit>,
     pub(super) address_space: Option<libc::rlimit>,
     pub(super) cgroup: c_int,
@@ -67,6 +69,10 @@ pub(super) struct Scene {
     pub(super) failed_step: AtomicU32,
     pub(super) failed_errno: AtomicI32,
     pub(super) failed_candidate: AtomicU32,
+    /// The command, where there is a leader.
+    pub(super) command: AtomicI32,
+    /// Peak resident set of the leader, in KiB.
+    pub(super) floor_kib: AtomicU64,
 }
 
 /// The child, from clone to execve. Returns only what it ends with when a step fails.
@@ -82,20 +88,12 @@ pub(super) extern "C" fn child(scene: *mut c_void) -> c_int {
 
 /// Does the steps in order; returns the first that failed.
 fn perform(scene: &Scene) -> (ChildStep, c_int) {
-    // SAFETY: setsid(2) takes nothing. A new child leads no group, so this can't fail for that reason.
-    if unsafe { libc::setsid() } < 0 {
+    // SAFETY: numbers only. A new child leads neither a group nor a session, so this can't fail for that reason.
+    if unsafe { if scene.is_led { libc::setpgid(0, 0) } else { libc::setsid() } } < 0 {
         return (ChildStep::Session, last_errno());
     }
     // An ignored signal stays ignored through exec, and Rust programs ignore SIGPIPE: everything gets its default.
-    // The C library refuses its two internal signals, so the system call is made directly.
-    let default = [0_u64; 8];
-    for signal in 1..=LAST_SIGNAL {
-        // SAFETY: all zeros is the default action in the kernel's own layout of `struct sigaction`, which is at most 64
-        // bytes everywhere; the handler table isn't shared (no CLONE_SIGHAND). KILL and STOP fail, which changes nothing.
-        unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8)
-        };
-    }
+    reset_signals();
     for (target, source) in (0..).zip(scene.stdio) {
         // SAFETY: dup2(2) takes numbers; the table of descriptors isn't shared (no CLONE_FILES). Sources are above 2, so
         // none is overwritten before it is used, and the copies are not close-on-exec.
@@ -103,7 +101,16 @@ fn perform(scene: &Scene) -> (ChildStep, c_int) {
             return (ChildStep::Descriptors, last_errno());
         }
     }
-    if scene.terminal {
+    if scene.is_led {
+        // SAFETY: reads a number that is readable. This group is new and of the terminal's session; SIGTTOU is blocked.
+        if unsafe {
+            let own = libc::getpid();
+            libc::ioctl(0, libc::TIOCSPGRP, &raw const own)
+        } < 0
+        {
+            return (ChildStep::Terminal, last_errno());
+        }
+    } else if scene.terminal {
         // SAFETY: numbers only. This process leads a new session, and nobody else has this terminal as theirs (ioctl_tty(2)).
         if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 {
             return (ChildStep::Terminal, last_errno());
@@ -175,6 +182,23 @@ fn execute(scene: &Scene) -> (ChildStep, c_int) {
     let (errno, candidate) = denied.unwrap_or(last);
     scene.failed_candidate.store(candidate, Ordering::Release);
     (ChildStep::Execute, errno)
+}
+
+/// Gives every signal its default action.
+fn reset_signals() {
+    for signal in 1..=LAST_SIGNAL {
+        reset_signal(signal);
+    }
+}
+
+/// Gives a signal its default action. The C library refuses its two internal signals, so the system call is made directly.
+pub(super) fn reset_signal(signal: c_int) {
+    let default = [0_u64; 8];
+    // SAFETY: all zeros is the default action in the kernel's own layout of `struct sigaction`, which is at most 64
+    // bytes everywhere; the handler table isn't shared (no CLONE_SIGHAND). KILL and STOP fail, which changes nothing.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8)
+    };
 }
 
 /// Sets this thread's signal mask, signals of the C library included, and returns the one before.

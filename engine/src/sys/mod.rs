@@ -5,6 +5,7 @@
 mod account;
 mod child;
 mod host;
+mod leader;
 mod plan;
 mod spawner;
 mod spawner_process;
@@ -14,9 +15,13 @@ mod watch;
 pub use account::{AccountError, AccountKey, account};
 pub(crate) use child::ChildStep;
 pub use host::{boot_id, hostname};
+pub(crate) use leader::{LONGEST_REPORT, MOST_UNREAD, Report};
 pub(crate) use plan::Plan;
-pub(crate) use spawner::{Failed, Spawned, Spawner};
-pub(crate) use wait::{has_exited, kill_and_reap, reap, signal_group, waitable_children};
+pub(crate) use spawner::{Command, Failed, Spawned, Spawner};
+pub(crate) use wait::{
+    continue_leader, has_exited, is_over, kill_and_reap, kill_leader, reap, signal_command, signal_group,
+    waitable_children,
+};
 pub(crate) use watch::watch;
 
 /// A descriptor above 2, so that none is overwritten while 0, 1 and 2 are laid out. A process started without them gets those

@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use rustix::process::Resource;
 
@@ -29,6 +29,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) stdio: [BorrowedFd<'a>; 3],
     /// They are a terminal, which becomes the session's own.
     pub(crate) terminal: bool,
+    /// Where a leader says how the command is (a packet socket); `None` is none.
+    pub(crate) reports: Option<BorrowedFd<'a>>,
     /// `RLIMIT_NOFILE`, soft and hard.
     pub(crate) open_files: Option<u64>,
     /// `RLIMIT_AS` in bytes, soft and hard.
@@ -126,6 +128,7 @@ impl Area {
             or_root: plan.or_root,
             stdio: [-1; 3],
             terminal: plan.terminal,
+            is_led: plan.reports.is_some(),
             open_files: plan.open_files.map(|wanted| both(wanted.min(hard_limit(Resource::Nofile)))),
             address_space: plan.address_space.map(|wanted| both(wanted.min(hard_limit(Resource::As)))),
             cgroup: -1,
@@ -134,6 +137,8 @@ impl Area {
             failed_step: AtomicU32::new(0),
             failed_errno: AtomicI32::new(0),
             failed_candidate: AtomicU32::new(0),
+            command: AtomicI32::new(0),
+            floor_kib: AtomicU64::new(0),
         };
         // SAFETY: inside the mapping and aligned; `&mut self` says that the spawner isn't at work, so nobody reads it.
         unsafe { (&raw mut (*self.head()).scene).write(scene) };

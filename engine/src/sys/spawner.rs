@@ -21,21 +21,31 @@ use rustix::net::{
 
 use super::child::{ChildStep, last_errno, set_signal_mask};
 use super::plan::{Area, Plan};
-use super::spawner_process::{self, Answer};
+use super::spawner_process::{self, Answer, MOST_DESCRIPTORS};
 
 /// How long the end of an idle spawner is waited for.
 const LAST_WAIT: Duration = Duration::from_millis(200);
 
 /// A child that executes its program.
 pub(crate) struct Spawned {
-    /// Process id, and process group and session id.
+    /// Our child and the leader of the session: the command, or the command's leader.
     pub(crate) pid: i32,
     /// A descriptor for it, close-on-exec.
     pub(crate) pidfd: OwnedFd,
+    /// The command, where it isn't the child.
+    pub(crate) command: Option<Command>,
     /// Its working directory is the root, since it can't go to its own.
     pub(crate) in_root: bool,
     /// Peak memory in bytes of the process that spawned it; what a child's figure can't be told from if it is smaller.
     pub(crate) floor: u64,
+}
+
+/// A command that has a leader.
+pub(crate) struct Command {
+    /// Process id and process group.
+    pub(crate) pid: i32,
+    /// A descriptor for it, close-on-exec.
+    pub(crate) pidfd: OwnedFd,
 }
 
 /// A start that failed.
@@ -103,9 +113,10 @@ impl Spawner {
         self.area.lay_out(plan).map_err(too_long)?;
         self.ask(plan).map_err(Failed::Spawner)?;
         let result = match self.answer(patience) {
-            Ok((answer, Some(pidfd))) if answer.step == 0 => Ok(Spawned {
+            Ok((answer, [Some(pidfd), command])) if answer.step == 0 => Ok(Spawned {
                 pid: answer.pid,
                 pidfd,
+                command: command.map(|pidfd| Command { pid: answer.command, pidfd }),
                 in_root: answer.in_root != 0,
                 floor: answer.floor_kib.saturating_mul(1024),
             }),
@@ -148,19 +159,20 @@ impl Spawner {
     }
 
     fn ask(&self, plan: &Plan<'_>) -> Result<(), Errno> {
-        let [stdin, stdout, stderr] = plan.stdio;
-        let all = [stdin, stdout, stderr, plan.cgroup.unwrap_or(stdin)];
-        let count = if plan.cgroup.is_some() { 4 } else { 3 };
-        let fds = all.get(..count).unwrap_or(&all);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut fds = plan.stdio.to_vec();
+        fds.extend(plan.reports);
+        fds.extend(plan.cgroup);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
             return Err(Errno::NOBUFS);
         }
-        sendmsg(&self.socket, &[IoSlice::new(b"s")], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+        // How many come along: the kernel leaves out what a full table has no room for.
+        let count = [fds.len() as u8];
+        sendmsg(&self.socket, &[IoSlice::new(&count)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
     }
 
-    fn answer(&self, patience: Duration) -> Result<(Answer, Option<OwnedFd>), Errno> {
+    fn answer(&self, patience: Duration) -> Result<(Answer, [Option<OwnedFd>; 2]), Errno> {
         let timeout =
             Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: patience.subsec_nanos().into() };
         loop {
@@ -173,7 +185,7 @@ impl Spawner {
             }
         }
         let mut bytes = [0; size_of::<Answer>()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = recvmsg(
             &self.socket,
@@ -185,11 +197,15 @@ impl Spawner {
             // 0: it is gone.
             return Err(if received.bytes == 0 { Errno::PIPE } else { Errno::PROTO });
         }
-        let pidfd = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        Ok((Answer::from_bytes(bytes), pidfd))
+        let mut pidfds = [None, None];
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                for (place, fd) in pidfds.iter_mut().zip(fds) {
+                    *place = Some(fd);
+                }
+            }
+        }
+        Ok((Answer::from_bytes(bytes), pidfds))
     }
 }
 

@@ -6,14 +6,17 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::Ordering;
 
 use super::child::{ChildStep, Scene, child, last_errno};
+use super::leader::{self, own_peak_kib};
 use super::plan::Area;
 
 /// What it says of one start. All of it in the machine's own byte order: both ends are one program.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(super) struct Answer {
-    /// The child, also where a step of its failed and it must be waited for; 0 where there is none.
+    /// The server's child, also where a step failed and it must be waited for: the command, or its leader; 0 where there is none.
     pub(super) pid: i32,
+    /// The command, where there is a leader; else 0.
+    pub(super) command: i32,
     /// The place in [`ChildStep::ALL`] of the step that failed; 0 is none if a descriptor comes along, else the clone.
     pub(super) step: u32,
     /// What the kernel said.
@@ -21,8 +24,8 @@ pub(super) struct Answer {
     /// The candidate that `errno` is about.
     pub(super) candidate: u32,
     /// 1 where the root had to do as the working directory.
-    pub(super) in_root: u64,
-    /// Peak resident set of this process.
+    pub(super) in_root: u32,
+    /// Peak resident set of the process that spawned the command.
     pub(super) floor_kib: u64,
 }
 
@@ -37,8 +40,9 @@ impl Answer {
 const SOCKET: c_int = 3;
 const EPOLL: c_int = 4;
 
-/// Descriptors that come with a request: 0, 1 and 2 of the command, and the cgroup.
-const MOST_DESCRIPTORS: usize = 4;
+/// Descriptors that come with a request: 0, 1 and 2 of the command, the leader's reports, and the cgroup. The last two may not
+/// come.
+pub(super) const MOST_DESCRIPTORS: usize = 5;
 
 /// Commands that run at the same time, at the most; one more is refused as it is by a full process table. Each costs a
 /// descriptor, and the lowest free number is what it gets.
@@ -52,7 +56,7 @@ const SERVER: u64 = 0;
 const PAUSE: c_int = 20;
 
 /// Signals what leads a group and who is in it (pidfd_send_signal(2)); Linux 6.9 and later.
-const PROCESS_GROUP: c_int = 1 << 2;
+pub(super) const PROCESS_GROUP: c_int = 1 << 2;
 
 /// The spawner. `area` is shared with the server; `socket` and `null` are above 2; `grace` in milliseconds.
 pub(super) fn run(area: &Area, socket: c_int, null: c_int, grace: c_int) -> ! {
@@ -112,32 +116,50 @@ fn serve(area: &Area, children: &mut Children) -> bool {
     if request.is_end {
         return false;
     }
-    let (answer, pidfd) = match request.fds {
-        [stdin, stdout, stderr, cgroup] if stderr >= 0 => {
-            // SAFETY: the head lies in the area, aligned; the server waits for the answer and doesn't touch it. These are the
-            // only fields that this process writes but for atomics, and no reference to the scene is alive.
-            let scene = unsafe {
-                let scene = &raw mut (*area.head()).scene;
-                (*scene).stdio = [stdin, stdout, stderr];
-                (*scene).cgroup = cgroup;
-                scene
-            };
-            children.spawn(area, scene)
+    // SAFETY: the head lies in the area, aligned; the server waits for the answer and doesn't touch it. These are the only
+    // fields that this process writes but for atomics, and no reference to the scene is alive.
+    let scene = unsafe { &raw mut (*area.head()).scene };
+    // SAFETY: as above.
+    let is_led = unsafe { (*scene).is_led };
+    let [stdin, stdout, stderr, fourth, fifth] = request.fds;
+    let (reports, cgroup) = if is_led { (fourth, fifth) } else { (-1, fourth) };
+    let (answer, pidfds) = if request.is_whole {
+        // SAFETY: as above.
+        unsafe {
+            (*scene).stdio = [stdin, stdout, stderr];
+            (*scene).cgroup = cgroup;
         }
+        if is_led { children.spawn_led(area, scene, reports) } else { children.spawn(area, scene) }
+    } else {
         // The table of descriptors is full, and the kernel left some out.
-        _ => (Answer::failed(ChildStep::Descriptors, libc::EMFILE), -1),
+        (Answer::failed(ChildStep::Descriptors, libc::EMFILE), NONE)
     };
     request.close();
-    if area.was_given_up() && pidfd >= 0 {
-        signal_group(pidfd, answer.pid, libc::SIGKILL);
+    if area.was_given_up() {
+        let [pidfd, command] = pidfds;
+        for (pidfd, pid) in [(command, answer.command), (pidfd, answer.pid)] {
+            if pidfd >= 0 {
+                signal_group(pidfd, pid, libc::SIGKILL);
+            }
+        }
     }
-    send(answer, pidfd);
+    send(answer, pidfds);
+    if let [leader, command] = pidfds
+        && command >= 0
+    {
+        close(leader);
+    }
     true
 }
+
+/// No descriptors of an answer: the child's, and the command's where that is another.
+const NONE: [c_int; 2] = [-1; 2];
 
 /// One request as it came.
 struct Request {
     is_end: bool,
+    /// As many descriptors came as were sent.
+    is_whole: bool,
     /// -1 for each that didn't come.
     fds: [c_int; MOST_DESCRIPTORS],
 }
@@ -146,9 +168,9 @@ impl Request {
     fn receive() -> Option<Self> {
         let mut byte = 0_u8;
         let mut vector = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        // Aligned as a cmsghdr, and larger than four descriptors need.
+        // Aligned as a cmsghdr, and larger than five descriptors need.
         let mut control = [0_u64; 8];
-        let mut request = Request { is_end: false, fds: [-1; MOST_DESCRIPTORS] };
+        let mut request = Request { is_end: false, is_whole: false, fds: [-1; MOST_DESCRIPTORS] };
         // SAFETY: all zero bytes are a valid msghdr. Everything it points to outlives the call, and CMSG_* walk only what
         // the kernel wrote there; an SCM_RIGHTS message holds whole numbers of descriptors, read unaligned.
         unsafe {
@@ -167,6 +189,7 @@ impl Request {
             if !header.is_null() && (*header).cmsg_type == libc::SCM_RIGHTS {
                 let bytes = ((*header).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
                 let data = libc::CMSG_DATA(header).cast::<c_int>();
+                request.is_whole = bytes / size_of::<c_int>() == usize::from(byte);
                 for (index, fd) in request.fds.iter_mut().enumerate().take(bytes / size_of::<c_int>()) {
                     *fd = data.add(index).read_unaligned();
                 }
@@ -186,44 +209,51 @@ impl Request {
 }
 
 impl Answer {
+    /// What became of a scene whose child has executed or ended.
+    fn of(scene: &Scene, pid: c_int, floor_kib: u64) -> Self {
+        Answer {
+            pid,
+            command: scene.command.load(Ordering::Acquire),
+            step: scene.failed_step.load(Ordering::Acquire),
+            errno: scene.failed_errno.load(Ordering::Acquire),
+            candidate: scene.failed_candidate.load(Ordering::Acquire),
+            in_root: scene.in_root.load(Ordering::Acquire),
+            floor_kib,
+        }
+    }
+
     fn failed(step: ChildStep, errno: c_int) -> Self {
-        Answer { pid: 0, step: step as u32, errno, candidate: 0, in_root: 0, floor_kib: 0 }
+        Answer { pid: 0, command: 0, step: step as u32, errno, candidate: 0, in_root: 0, floor_kib: 0 }
     }
 }
 
-/// Sends an answer, with a copy of the child's descriptor if there is a child.
-fn send(answer: Answer, pidfd: c_int) {
+/// Sends an answer, with copies of the descriptors there are.
+fn send(answer: Answer, pidfds: [c_int; 2]) {
+    let count = pidfds.iter().filter(|pidfd| **pidfd >= 0).count();
+    let bytes = (count * size_of::<c_int>()) as u32;
     let mut vector =
         libc::iovec { iov_base: (&raw const answer).cast_mut().cast(), iov_len: size_of::<Answer>() };
     let mut control = [0_u64; 4];
     // SAFETY: all zero bytes are a valid msghdr. Everything it points to outlives the call, and the control buffer is
-    // aligned as a cmsghdr and has room for one descriptor.
+    // aligned as a cmsghdr and has room for two descriptors, of which the first is there if any.
     unsafe {
         let mut message = MaybeUninit::<libc::msghdr>::zeroed().assume_init();
         message.msg_iov = &raw mut vector;
         message.msg_iovlen = 1;
-        if pidfd >= 0 {
+        if count > 0 {
             message.msg_control = control.as_mut_ptr().cast();
-            message.msg_controllen = libc::CMSG_SPACE(size_of::<c_int>() as u32) as _;
+            message.msg_controllen = libc::CMSG_SPACE(bytes) as _;
             let header = libc::CMSG_FIRSTHDR(&raw const message);
             (*header).cmsg_level = libc::SOL_SOCKET;
             (*header).cmsg_type = libc::SCM_RIGHTS;
-            (*header).cmsg_len = libc::CMSG_LEN(size_of::<c_int>() as u32) as _;
-            libc::CMSG_DATA(header).cast::<c_int>().write_unaligned(pidfd);
+            (*header).cmsg_len = libc::CMSG_LEN(bytes) as _;
+            let data = libc::CMSG_DATA(header).cast::<c_int>();
+            for (index, pidfd) in pidfds.iter().enumerate().take(count) {
+                data.add(index).write_unaligned(*pidfd);
+            }
         }
         libc::sendmsg(SOCKET, &raw const message, libc::MSG_NOSIGNAL);
     }
-}
-
-/// Peak resident set of this process in KiB.
-fn own_peak_kib() -> u64 {
-    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: `usage` is writable and outlives the call, and all zero bytes are a valid rusage.
-    let peak = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init().ru_maxrss
-    };
-    u64::try_from(peak).unwrap_or(0)
 }
 
 /// The children that run: a process id for each descriptor number that is a pidfd, 0 elsewhere. Zeroed memory that costs a
@@ -250,10 +280,14 @@ impl Children {
         Some(unsafe { self.pids.add(index) })
     }
 
-    /// Clones a child for a scene. Returns the answer, and the child's descriptor or -1.
-    fn spawn(&mut self, area: &Area, scene: *mut Scene) -> (Answer, c_int) {
-        if self.count >= MOST_CHILDREN - OTHER_DESCRIPTORS {
-            return (Answer::failed(ChildStep::Clone, libc::EAGAIN), -1);
+    fn is_full(&self) -> bool {
+        self.count >= MOST_CHILDREN - OTHER_DESCRIPTORS
+    }
+
+    /// Clones a child for a scene. Returns the answer, and the child's descriptor if there is one.
+    fn spawn(&mut self, area: &Area, scene: *mut Scene) -> (Answer, [c_int; 2]) {
+        if self.is_full() {
+            return (Answer::failed(ChildStep::Clone, libc::EAGAIN), NONE);
         }
         let floor_kib = own_peak_kib();
         let mut pidfd: c_int = -1;
@@ -266,28 +300,101 @@ impl Children {
         let pid =
             unsafe { libc::clone(child, area.stack_top(), flags, scene.cast::<c_void>(), &raw mut pidfd) };
         if pid < 0 {
-            return (Answer::failed(ChildStep::Clone, last_errno()), -1);
+            return (Answer::failed(ChildStep::Clone, last_errno()), NONE);
         }
         // SAFETY: as above; the child doesn't write any more.
         let scene = unsafe { &*scene.cast_const() };
-        let answer = Answer {
-            pid,
-            step: scene.failed_step.load(Ordering::Acquire),
-            errno: scene.failed_errno.load(Ordering::Acquire),
-            candidate: scene.failed_candidate.load(Ordering::Acquire),
-            in_root: scene.in_root.load(Ordering::Acquire).into(),
-            floor_kib,
-        };
+        let answer = Answer::of(scene, pid, floor_kib);
         if answer.step != 0 {
             close(pidfd);
-            return (answer, -1);
+            return (answer, NONE);
         }
+        self.remember(pidfd, pid);
+        (answer, [pidfd, -1])
+    }
+
+    /// Forks a leader that clones the child. Returns the answer, and the descriptors of both if both are there.
+    fn spawn_led(&mut self, area: &Area, scene: *mut Scene, reports: c_int) -> (Answer, [c_int; 2]) {
+        if self.is_full() {
+            return (Answer::failed(ChildStep::Clone, libc::EAGAIN), NONE);
+        }
+        let mut pair = NONE;
+        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+        // SAFETY: room for two numbers.
+        if unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) } < 0 {
+            return (Answer::failed(ChildStep::Descriptors, last_errno()), NONE);
+        }
+        let [ours, theirs] = pair;
+        let mut pidfd: c_int = -1;
+        let flags = libc::CLONE_PIDFD | libc::CLONE_PARENT | libc::SIGCHLD;
+        // SAFETY: a fork, so the copy has memory of its own but for the area; as this process it makes nothing but system calls.
+        // `pidfd` is writable. The first three arguments are the same wherever we run but on s390.
+        let pid = unsafe {
+            libc::syscall(
+                libc::SYS_clone,
+                libc::c_long::from(flags),
+                std::ptr::null_mut::<c_void>(),
+                &raw mut pidfd,
+            )
+        };
+        if pid == 0 {
+            leader::run(area, scene, reports, theirs);
+        }
+        let errno = last_errno();
+        close(theirs);
+        let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else {
+            close(ours);
+            return (Answer::failed(ChildStep::Clone, errno), NONE);
+        };
+        // The leader and the command hold the other end until the command has executed, or both are gone.
+        let mut byte = 0_u8;
+        // SAFETY: one writable byte.
+        unsafe { libc::read(ours, (&raw mut byte).cast(), 1) };
+        // SAFETY: as in `spawn`; neither writes any more.
+        let scene = unsafe { &*scene.cast_const() };
+        let mut answer = Answer::of(scene, pid, scene.floor_kib.load(Ordering::Acquire));
+        let mut command = -1;
+        if answer.step == 0 && answer.command > 0 {
+            // The leader doesn't reap it before we close our end. Where the leader was killed, the session tells that the number
+            // isn't another's: that is the leader's, who isn't reaped.
+            // SAFETY: numbers only.
+            unsafe {
+                command = libc::syscall(libc::SYS_pidfd_open, answer.command, 0) as c_int;
+                if command < 0 {
+                    answer.errno = last_errno();
+                    answer.step = ChildStep::Descriptors as u32;
+                }
+                if libc::getsid(answer.command) != pid {
+                    close(command);
+                    command = -1;
+                } else if command < 0 {
+                    libc::kill(-answer.command, libc::SIGKILL);
+                }
+            }
+        }
+        if command < 0 {
+            // Not started, or nobody could end it: the server waits for the leader's end.
+            if answer.errno == 0 {
+                answer.errno = libc::ENOMEM;
+            }
+            signal_group(pidfd, pid, libc::SIGKILL);
+            close(pidfd);
+            close(ours);
+            return (answer, NONE);
+        }
+        // The leader isn't watched: it ends with its command, or with its terminal.
+        self.remember(command, answer.command);
+        close(ours);
+        (answer, [pidfd, command])
+    }
+
+    /// Watches a child until it is over.
+    fn remember(&mut self, pidfd: c_int, pid: c_int) {
         if let Some(place) = self.place(pidfd).filter(|_| watch(pidfd, u64::from(pidfd.unsigned_abs()))) {
             // SAFETY: inside the mapping, which nobody else uses.
             unsafe { place.write(pid) };
             self.count += 1;
         }
-        (answer, pidfd)
     }
 
     /// A child is over. The server has a copy of the descriptor, so closing ours doesn't end the watch (epoll(7)).

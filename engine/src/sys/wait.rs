@@ -5,6 +5,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::spawner_process::PROCESS_GROUP;
+use crate::group;
+
 /// What wait4(2) says of a child.
 pub(crate) struct Reaped {
     /// The raw status, as `WIFEXITED` and its kind take apart.
@@ -38,6 +43,12 @@ pub(crate) fn has_exited(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
             return Err(error);
         }
     }
+}
+
+/// Whether the process behind a pidfd is over, a child of ours or not.
+pub(crate) fn is_over(pidfd: BorrowedFd<'_>) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&now)) != Ok(0)
 }
 
 /// Reaps a child that is over; `None` while it isn't. From here on its number may be another's.
@@ -90,6 +101,40 @@ pub(crate) fn signal_group(leader: i32, signal: i32) {
     if leader > 1 {
         // SAFETY: kill(2) takes numbers only. Above 1, so it is neither "every process" nor our own group.
         unsafe { libc::kill(-leader, signal) };
+    }
+}
+
+/// Sends a signal to the process group of a command that has a leader, who is the session and isn't reaped. The leader reaps the
+/// command before it ends, so the number alone may be another's; a descriptor can't. Before Linux 6.9 groups have none, and the
+/// session tells: its number is the leader's.
+pub(crate) fn signal_command(command: BorrowedFd<'_>, pid: i32, leader: i32, signal: i32) {
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: numbers, and no siginfo.
+    let sent = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, command.as_raw_fd(), signal, nothing, PROCESS_GROUP)
+    };
+    if sent == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
+        return;
+    }
+    // SAFETY: numbers only.
+    if unsafe { libc::getsid(pid) } == leader || group::has_living_member_in(pid, Some(leader)) {
+        signal_group(pid, signal);
+    }
+}
+
+/// Lets a leader go on that somebody has stopped, so that it can tell how its command ended. The caller holds it unreaped.
+pub(crate) fn continue_leader(leader: i32) {
+    if leader > 1 {
+        // SAFETY: kill(2) takes numbers only. Above 1, so it is one process.
+        unsafe { libc::kill(leader, libc::SIGCONT) };
+    }
+}
+
+/// Kills a leader alone. The caller holds it unreaped.
+pub(crate) fn kill_leader(leader: i32) {
+    if leader > 1 {
+        // SAFETY: kill(2) takes numbers only. Above 1, so it is one process.
+        unsafe { libc::kill(leader, libc::SIGKILL) };
     }
 }
 

@@ -104,6 +104,13 @@ pub(crate) fn odd(arguments: &[&str]) -> JobRequest {
     JobRequest::argv(std::iter::once(program).chain(arguments.iter().map(|text| text.as_bytes().to_vec())))
 }
 
+/// The parent of a process: its leader, where it has one.
+pub(crate) fn leader(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    rest.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
 impl Running {
     /// Takes all there is of a stream.
     pub(crate) fn take(&self, which: Output, into: &mut Vec<u8>) {

@@ -13,6 +13,7 @@ mod draining;
 mod endings;
 mod inheritance;
 mod input;
+mod job_control;
 mod limits;
 mod not_started;
 mod output;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use remora_engine::{How, JobRequest, Limits, Outcome, Output, Signal, Terminal, WindowSize};
+use remora_engine::{EndReason, How, JobRequest, Limits, Outcome, Output, Signal, Terminal, WindowSize};
 use remora_testkit::eventually_async;
 
 use crate::common::{Host, PATIENCE, Running, quick};
@@ -13,7 +13,12 @@ fn on_terminal(line: &str, terminal: Terminal) -> JobRequest {
 }
 
 fn sized(rows: u16, columns: u16) -> Terminal {
-    Terminal { size: WindowSize { rows, columns, ..WindowSize::default() }, modes: Vec::new() }
+    Terminal { size: WindowSize { rows, columns, ..WindowSize::default() }, ..Terminal::default() }
+}
+
+/// With and without a leader.
+fn both(terminal: &Terminal) -> [Terminal; 2] {
+    [false, true].map(|job_control| Terminal { job_control, ..terminal.clone() })
 }
 
 /// Without echo and without the translation of line ends, so that what is printed comes as it is.
@@ -35,12 +40,13 @@ async fn text(host: &Host, line: &str, terminal: Terminal) -> String {
 #[tokio::test]
 async fn it_is_the_controlling_terminal_of_the_session_and_all_three_streams() {
     let host = Host::new(quick());
-    let said =
-        text(&host, "for fd in 0 1 2; do test -t $fd && echo $fd; done; echo own > /dev/tty; tty", plain())
-            .await;
-    let (streams, tty) = said.split_at(said.find("/dev").unwrap());
-    assert_eq!(streams, "0\n1\n2\nown\n");
-    assert!(tty.starts_with("/dev/pts/"), "{tty}");
+    for terminal in both(&plain()) {
+        let line = "for fd in 0 1 2; do test -t $fd && echo $fd; done; echo own > /dev/tty; tty";
+        let said = text(&host, line, terminal).await;
+        let (streams, tty) = said.split_at(said.find("/dev").unwrap());
+        assert_eq!(streams, "0\n1\n2\nown\n");
+        assert!(tty.starts_with("/dev/pts/"), "{tty}");
+    }
     // A job without one has none at all, not even the one of whoever started the engine.
     let done = host.run(JobRequest::line("(: < /dev/tty) 2> /dev/null || echo none")).await;
     assert_eq!(done.text(), "none\n");
@@ -114,12 +120,18 @@ async fn characters_are_signals_and_the_end_of_input() {
 
 #[tokio::test]
 async fn a_mebibyte_is_pasted_into_a_slow_reader_and_echoed_without_a_deadlock() {
+    let host = Host::new(quick());
+    for terminal in both(&sized(24, 80)) {
+        paste(&host, terminal).await;
+    }
+}
+
+async fn paste(host: &Host, terminal: Terminal) {
     // Whole lines: a terminal hands over no other.
     const LENGTH: usize = 72 * 14_564;
-    let host = Host::new(quick());
     let paste: Vec<u8> =
         (0..LENGTH).map(|index| if index % 72 == 71 { b'\n' } else { b'a' + (index % 26) as u8 }).collect();
-    let job = start(&host, "echo ready; sleep 0.2; head -c 1048608 | sha256sum", sized(24, 80));
+    let job = start(host, "echo ready; sleep 0.2; head -c 1048608 | sha256sum", terminal);
     let mut said = job.expect(b"ready\r\n").await;
     let mut sent = 0;
     let mut bell = 0;
@@ -155,10 +167,12 @@ fn sha256(bytes: &[u8]) -> String {
 #[tokio::test]
 async fn the_last_words_before_the_end_are_whole() {
     let host = Host::new(quick());
-    for _ in 0..20 {
-        let said = text(&host, "seq 1 5000", plain()).await;
-        assert_eq!(said.lines().count(), 5000);
-        assert!(said.ends_with("4999\n5000\n"));
+    for terminal in both(&plain()) {
+        for _ in 0..20 {
+            let said = text(&host, "seq 1 5000", terminal.clone()).await;
+            assert_eq!(said.lines().count(), 5000);
+            assert!(said.ends_with("4999\n5000\n"));
+        }
     }
 }
 
@@ -180,20 +194,53 @@ async fn a_flood_ends_by_a_character() {
 #[tokio::test]
 async fn its_end_hangs_up_who_is_left_on_it() {
     let host = Host::new(quick());
-    let folder = tempfile::tempdir().unwrap();
-    let mark = folder.path().join("mark");
-    let line = format!(
-        "(trap 'echo hup > {0}; exit' HUP; echo > {0}.ready; while :; do sleep 0.05; done) & while [ ! -e {0}.ready ]; do sleep 0.02; done; exit 3",
-        mark.display()
-    );
-    let done = start(&host, &line, plain()).collect().await;
-    assert_eq!(done.outcome(), Outcome::Exited(3));
-    assert!(!done.ended.stdout.held_open);
-    // In the foreground group as the shell has no job control: the kernel tells it.
-    eventually_async(PATIENCE, "it is told", || {
-        std::fs::read_to_string(&mark).is_ok_and(|text| text == "hup\n")
-    })
-    .await;
+    for terminal in both(&plain()) {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("mark");
+        let line = format!(
+            "(trap 'echo hup > {0}; exit' HUP; echo > {0}.ready; while :; do sleep 0.05; done) & while [ ! -e {0}.ready ]; do sleep 0.02; done; exit 3",
+            mark.display()
+        );
+        let done = start(&host, &line, terminal).collect().await;
+        assert_eq!(done.outcome(), Outcome::Exited(3));
+        assert!(!done.ended.stdout.held_open);
+        // In the foreground group as the shell has no job control: the kernel tells it.
+        eventually_async(PATIENCE, "it is told", || {
+            std::fs::read_to_string(&mark).is_ok_and(|text| text == "hup\n")
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn output_stops_and_goes_on_by_a_character() {
+    let host = Host::new(quick());
+    for terminal in both(&plain()) {
+        let job = start(&host, "echo ready; while read x; do echo got $x; done", terminal);
+        let mut said = job.expect(b"ready\n").await;
+        job.job.write(0, Bytes::from_static(b"\x13one\ntwo\n")).unwrap();
+        // What doesn't come can't be waited for: long enough that it would have come.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        job.take(Output::Stdout, &mut said);
+        assert_eq!(said, b"ready\n");
+        assert_eq!(job.job.input_consumed(), 9);
+        job.job.write(9, Bytes::from_static(b"\x11")).unwrap();
+        eventually_async(PATIENCE, "it goes on", || {
+            job.take(Output::Stdout, &mut said);
+            said == b"ready\ngot one\ngot two\n"
+        })
+        .await;
+        // A job whose output is stopped can be ended all the same.
+        job.job.write(10, Bytes::from_static(b"\x13three\n")).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        job.job.close(EndReason::Stop);
+        let done = job.collect_after(said).await;
+        assert!(
+            matches!(done.outcome(), Outcome::Signaled { by: Some(EndReason::Stop), .. }),
+            "{:?}",
+            done.ended
+        );
+    }
 }
 
 #[tokio::test]
