@@ -26,7 +26,9 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Exec(Box<Exec>),
+    Shell(Box<Shell>),
     Pty(Box<Pty>),
+    Sessions(Box<Sessions>),
     Serve(Box<Serve>),
     /// Look at what travels on a wire
     Wire(Wire),
@@ -80,6 +82,11 @@ pub(crate) struct Exec {
     #[arg(short = 'e', long, value_name = "NAME=VALUE",
         value_parser = clap::builder::OsStringValueParser::new().try_map(environment))]
     pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
+
+    /// Run in this session of yours on the host, which is made when there is
+    /// none: its directory, variables and umask hold, and what changes stays
+    #[arg(long, value_name = "NAME", value_parser = session)]
+    pub(crate) session: Option<String>,
 
     /// End the command after this time, as 30s, 5m, 1h30m, 250ms; on a plain
     /// wire, which can't end it, stop waiting for it
@@ -210,6 +217,7 @@ impl From<Pty> for Exec {
             reach,
             cwd,
             env,
+            session: None,
             timeout: None,
             wait_streams: false,
             json: false,
@@ -221,6 +229,70 @@ impl From<Pty> for Exec {
             silence: false,
         }
     }
+}
+
+/// Work on a host: lines edited here, run there, in one session
+///
+/// Each line is a job with a status and a time of its own. What it changes of
+/// the directory, the variables and the umask stays. jobs, fg, bg and history
+/// are the shell's own; Ctrl-D leaves. From a file or pipe it runs line after
+/// line, without a prompt:
+///
+///   remora shell web1
+///   remora shell --exit-on-error web1 < script
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "environment: SSH_AUTH_SOCK (the agent), HOME, USER, XDG_STATE_HOME, NO_COLOR;\nTERM, COLORTERM, LANG and LC_* travel to the host"
+)]
+pub(crate) struct Shell {
+    /// host, user@host:port, local, unix:PATH, or raw://, length://, header://
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+
+    /// Work in this session, made when there is none, and keep it
+    /// [default: a new one, which ends with the shell]
+    #[arg(long, value_name = "NAME", value_parser = session)]
+    pub(crate) session: Option<String>,
+
+    /// Give the commands no terminal: standard error comes apart, in red
+    #[arg(long)]
+    pub(crate) no_pty: bool,
+
+    /// Stop at the first line of a file or pipe that fails
+    #[arg(long)]
+    pub(crate) exit_on_error: bool,
+
+    /// Record all that is shown in this file, which must not exist (asciicast)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+
+    /// Decode the output from this encoding, as gbk, shift_jis, latin1
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    pub(crate) encoding: Option<&'static encoding_rs::Encoding>,
+
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+}
+
+/// List your sessions on a host, or end one
+#[derive(Debug, Args)]
+#[command(after_help = "environment: SSH_AUTH_SOCK (the agent), HOME, USER, XDG_STATE_HOME")]
+pub(crate) struct Sessions {
+    /// host, user@host:port, or unix:PATH
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+
+    /// End this session, by its name or id; its jobs go on
+    #[arg(long, value_name = "NAME", value_parser = session)]
+    pub(crate) end: Option<String>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) reach: Reach,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -334,6 +406,15 @@ fn environment(text: std::ffi::OsString) -> Result<(Vec<u8>, Vec<u8>), String> {
     }
 }
 
+/// A session's name or id (docs/PROTOCOL.md).
+fn session(name: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > 64 || name.starts_with('-') || !name.chars().all(good) {
+        return Err("a session's name is 1 to 64 letters, digits, '.', '_' and '-', no '-' first".to_owned());
+    }
+    Ok(name.to_owned())
+}
+
 fn encoding(name: &str) -> Result<&'static encoding_rs::Encoding, String> {
     encoding_rs::Encoding::for_label(name.as_bytes())
         .ok_or_else(|| "no such encoding (names as in the WHATWG Encoding Standard)".to_owned())
@@ -414,6 +495,16 @@ mod tests {
         assert_eq!(size("2G"), Ok(2 << 30));
         assert!(size("99999999999g").is_err());
         assert!(size("k").is_err());
+    }
+
+    #[test]
+    fn names_of_sessions() {
+        for name in ["a", "build", "a.b_c-d", "0", "a-", &"x".repeat(64)] {
+            assert_eq!(session(name).as_deref(), Ok(name));
+        }
+        for name in ["", "-a", "a b", "a/b", "é", "a\n", "~", &"x".repeat(65)] {
+            assert!(session(name).is_err(), "{name:?}");
+        }
     }
 
     #[test]

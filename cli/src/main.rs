@@ -38,6 +38,8 @@ fn main() -> ExitCode {
     let status = match arguments.command {
         Command::Exec(exec) => end(commands::exec::run(*exec)),
         Command::Pty(pty) => end(commands::exec::run((*pty).into())),
+        Command::Shell(shell) => end(commands::shell::run(&shell)),
+        Command::Sessions(sessions) => commands::sessions::run(&sessions),
         Command::Serve(serve) => commands::serve::run(*serve),
         Command::Wire(wire) => commands::wire::run(wire),
     };

@@ -10,7 +10,9 @@ fn the_help_texts_are_these_and_fit_80_columns() {
     for words in [
         &["--help"][..],
         &["exec", "--help"],
+        &["shell", "--help"],
         &["pty", "--help"],
+        &["sessions", "--help"],
         &["serve", "--help"],
         &["wire", "decode", "--help"],
     ] {

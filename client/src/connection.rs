@@ -141,6 +141,7 @@ impl Connection {
             liveness: Liveness::new(),
             questions: HashMap::new(),
             last_question: 0,
+            ended: Vec::new(),
             pings: Pings::default(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
@@ -274,6 +275,11 @@ impl Connection {
         }
     }
 
+    /// Waits until the connection is over, by itself or by a loss, and says why: for who has no job that would tell.
+    pub async fn ended(&self) -> JobError {
+        poll_fn(|cx| self.shared.lock().poll_ended(cx)).await
+    }
+
     /// Waits until the host has judged who the user is, [`VERDICT`] at most, and gives the host's own name.
     ///
     /// # Errors
@@ -336,6 +342,8 @@ pub(crate) struct State {
     /// Questions by their numbers: those that wait, and answers that nobody took yet.
     questions: HashMap<u32, Question>,
     last_question: u32,
+    /// Those who wait for the connection's end.
+    ended: Vec<Waker>,
     pings: Pings,
 }
 
@@ -450,6 +458,18 @@ impl State {
         }
     }
 
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<JobError> {
+        match &self.failed {
+            Some(error) => Poll::Ready(error.clone()),
+            None => {
+                if !self.ended.iter().any(|waker| waker.will_wake(cx.waker())) {
+                    self.ended.push(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
+    }
+
     fn poll_verdict(&mut self, cx: &mut Context<'_>) -> Poll<Result<String, JobError>> {
         match (&self.failed, &mut self.verdict) {
             (_, Verdict::Accepted(host)) => Poll::Ready(Ok(host.clone())),
@@ -523,6 +543,7 @@ impl State {
         }
         self.pings.wakers.drain(..).for_each(Waker::wake);
         self.failed = Some(error);
+        self.ended.drain(..).for_each(Waker::wake);
         // Best effort: a fault is told to the server, TLS is closed in order.
         let _ = self.link.hand_over();
         self.link.carrier.close();

@@ -4,23 +4,24 @@ use std::cell::{Cell, RefCell};
 use std::os::unix::ffi::OsStrExt;
 
 use remora_client::{
-    Class, Finished, Job, JobError, Opened, Outcome, Request, StartError, Target, exit_status, outcome_of,
-    proto,
+    Class, Finished, Job, JobError, Opened, Outcome, Request, Target, exit_status, outcome_of, proto,
+    session_name,
 };
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 
+use super::ending::{how, job_id, killed_by, lost, not_started};
 use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
 use super::timeline::Timeline;
 use super::tty::{self, Typed};
-use super::{options, plain, receipt};
+use super::{options, plain, receipt, session};
 use crate::arguments::{Exec, ExitStyle};
-use crate::printable::{chain, escape};
+use crate::host_keys;
+use crate::printable::escape;
 use crate::raw_mode::{RawMode, was_left_raw};
 use crate::stdio::{Sink, Which};
 use crate::terminal::{Failure, hint, print, say};
-use crate::{home, host_keys};
 
 /// How the message of a status file that can't be written starts.
 const STATUS_FILE: &str = "can't write the status file";
@@ -108,34 +109,7 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
     let mut request = request(exec)?;
     let raw = tty::prepare(exec, &mut request)?;
     let mut input = Input::new();
-    let (host, port, user) = match &target {
-        Target::Native { user, host, port } => {
-            let user = match (user, &exec.reach.user) {
-                (Some(named), Some(option)) if named != option => {
-                    return Err(Failure::usage(format!(
-                        "two users: {}@ and --user {}",
-                        escape(named),
-                        escape(option)
-                    )));
-                }
-                (named, option) => named.clone().or_else(|| option.clone()),
-            };
-            let port = match (port, exec.reach.port) {
-                (Some(named), Some(option)) if *named != option => {
-                    return Err(Failure::usage(format!("two ports: :{named} and --port {option}")));
-                }
-                (named, option) => named.or(option).unwrap_or(remora_client::DEFAULT_PORT),
-            };
-            (host.clone(), port, user)
-        }
-        _ => (target.to_string(), 0, exec.reach.user.clone()),
-    };
-    let user =
-        user.or_else(home::user).ok_or_else(|| Failure::usage("can't tell who you are; name a --user"))?;
-    remora_identity::UserName::parse(&user)
-        .map_err(|error| Failure::usage(format!("'{}' can't be a user name: {error}", escape(&user))))?;
-
-    let place = Place { target, host, port, user };
+    let place = Place::of(target, &exec.reach)?;
     let mut access = Access::new(&exec.reach, &place);
     loop {
         let mut attempt = place.open(&exec.reach, &timeline, &mut access).await?;
@@ -189,6 +163,7 @@ fn request(exec: &Exec) -> Result<Request, Failure> {
     }
     request.environment = exec.env.clone();
     request.timeout = exec.timeout;
+    request.session = exec.session.as_ref().map(|name| session_name(name, false));
     request.stdin = !exec.no_stdin;
     request.wait_streams = exec.wait_streams;
     Ok(request)
@@ -219,16 +194,9 @@ async fn drive(
 ) -> Result<Outcome, Stop> {
     let name = place.name();
     let failed = |class, text: String| Stop::Failed(Failure::new(class, &name, text));
-    let mut id = [0; 16];
-    rustix::rand::getrandom(id.as_mut_slice(), rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| failed(Class::Internal, format!("no random bytes: {error}")))?;
-    let mut job = opened.connection.start(id, request.clone()).map_err(|error| match error {
-        StartError::Limit(remora_wire::native::StartError::TooLarge { .. }) => {
-            failed(Class::Usage, chain(&error))
-        }
-        StartError::GoingAway(_) => failed(Class::Unreachable, chain(&error)),
-        _ => failed(Class::Lost, chain(&error)),
-    })?;
+    let id = job_id(&name).map_err(Stop::Failed)?;
+    let started = opened.connection.start(id, request.clone());
+    let mut job = started.map_err(|error| Stop::Failed(not_started(&name, &error)))?;
     let streams = (job.stdin(), job.stdout(), job.stderr());
     let (Some(mut stdin), Some(stdout), Some(stderr)) = streams else {
         return Err(failed(Class::Internal, "the job has no streams".to_owned()));
@@ -299,7 +267,7 @@ async fn drive(
             Err(_) => {}
         }
         if timeline.enabled
-            && let Some(pid) = job.started().await
+            && let Some(pid @ 1..) = job.started().await
         {
             timeline.note(&format!("started, pid {pid}"));
         }
@@ -347,7 +315,7 @@ async fn drive(
                     || passed.borrow().iter().any(|(number, _)| *number == i32::from(signal))
                     || i32::from(signal) == SIGPIPE && !finished.unchecked.is_empty()
             };
-            conclude(exec, place, &finished, &out, &err, expected).map_err(Stop::Failed)
+            conclude(exec, place, timeline, &finished, &out, &err, expected).map_err(Stop::Failed)
         }
         Err(JobError::Denied) => Err(Stop::Denied),
         Err(error) => {
@@ -368,24 +336,11 @@ fn unreachable_pending() -> ((std::io::Result<()>, std::io::Result<()>), Result<
     ((Ok(()), Ok(())), Err(JobError::Left))
 }
 
-fn lost(name: &str, error: &JobError) -> Failure {
-    let class = match error {
-        JobError::Fault { code: 13, .. } => Class::Incompatible,
-        JobError::GoneAway(_) => Class::Unreachable,
-        _ => Class::Lost,
-    };
-    let failure = Failure::new(class, name, chain(error));
-    match error {
-        JobError::Lost(_) => failure.with_hint("the command may have run, and may have ended or not"),
-        JobError::NoVerdict => failure.with_hint("the command may have run"),
-        _ => failure,
-    }
-}
-
 /// Tells how the job ended, unless it was by a signal that was expected, and prints its receipt where one is asked for.
 fn conclude(
     exec: &Exec,
     place: &Place,
+    timeline: &Timeline,
     finished: &Finished,
     out: &Output,
     err: &Output,
@@ -409,6 +364,12 @@ fn conclude(
         hint: None,
         told: exec.json,
     };
+    if let Some(change) = &receipt.session {
+        timeline.note(&session::told(change));
+        if let Some(note) = session::loud_note(change) {
+            say(&format!("{}: {note}", escape(&name)));
+        }
+    }
     match (&outcome, &receipt.outcome) {
         (_, Some(proto::receipt::Outcome::NotStarted(why))) => return Err(failure(escape(&why.text))),
         (Outcome::Deadline, _) => {
@@ -441,23 +402,6 @@ fn conclude(
         ));
     }
     Ok(outcome)
-}
-
-/// An outcome in words.
-fn how(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Exited(status) => format!("exited with {status}"),
-        Outcome::Signaled { signal, .. } => killed_by(*signal),
-        other => other.name().to_owned(),
-    }
-}
-
-/// What a death by a signal is called.
-pub(super) fn killed_by(signal: u8) -> String {
-    match signal_hook::low_level::signal_name(signal.into()) {
-        Some(name) => format!("the command was killed by {name}"),
-        None => format!("the command was killed by signal {signal}"),
-    }
 }
 
 /// The command for `--json`: a line, or a vector.

@@ -1,6 +1,7 @@
 //! One file a verb.
 
 mod capture;
+mod ending;
 pub(crate) mod exec;
 mod local;
 mod options;
@@ -9,6 +10,9 @@ mod plain;
 pub(crate) mod receipt;
 mod save;
 pub(crate) mod serve;
+mod session;
+pub(crate) mod sessions;
+pub(crate) mod shell;
 mod streams;
 mod timeline;
 mod tty;

@@ -3,7 +3,7 @@
 
 use remora_client::{Plain, Target};
 
-use crate::arguments::{CONNECT_TIMEOUT, Exec};
+use crate::arguments::{CONNECT_TIMEOUT, Exec, Reach, Sessions, Shell};
 use crate::terminal::Failure;
 
 /// How a target is reached, and what is spoken with it.
@@ -44,10 +44,45 @@ impl Wire {
     }
 }
 
+/// What was typed, of whichever verb.
+pub(super) struct Given<'a> {
+    reach: &'a Reach,
+    exec: Option<&'a Exec>,
+    shell: Option<&'a Shell>,
+}
+
+impl<'a> From<&'a Exec> for Given<'a> {
+    fn from(exec: &'a Exec) -> Self {
+        Given { reach: &exec.reach, exec: Some(exec), shell: None }
+    }
+}
+
+impl<'a> From<&'a Shell> for Given<'a> {
+    fn from(shell: &'a Shell) -> Self {
+        Given { reach: &shell.reach, exec: None, shell: Some(shell) }
+    }
+}
+
+impl<'a> From<&'a Sessions> for Given<'a> {
+    fn from(sessions: &'a Sessions) -> Self {
+        Given { reach: &sessions.reach, exec: None, shell: None }
+    }
+}
+
+impl Given<'_> {
+    fn exec(&self, given: impl Fn(&Exec) -> bool) -> bool {
+        self.exec.is_some_and(given)
+    }
+
+    fn shell(&self, given: impl Fn(&Shell) -> bool) -> bool {
+        self.shell.is_some_and(given)
+    }
+}
+
 /// An option that isn't for every wire.
 struct Rule {
     option: &'static str,
-    given: fn(&Exec) -> bool,
+    given: fn(&Given<'_>) -> bool,
     /// Where it means something.
     wires: &'static [Wire],
     /// Why it means nothing elsewhere.
@@ -63,59 +98,91 @@ const NO_KEYS: &str = "nobody proves anything on it";
 const RULES: &[Rule] = &[
     Rule {
         option: "--user",
-        given: |exec| exec.reach.user.is_some(),
+        given: |given| given.reach.user.is_some(),
         wires: JOBS,
         why: "its server runs commands as itself",
     },
     Rule {
         option: "--port",
-        given: |exec| exec.reach.port.is_some(),
+        given: |given| given.reach.port.is_some(),
         wires: &[Native],
         why: "its address is all in the target",
     },
     Rule {
         option: "--identity",
-        given: |exec| !exec.reach.identity.is_empty(),
+        given: |given| !given.reach.identity.is_empty(),
         wires: &[Native],
         why: NO_KEYS,
     },
     Rule {
         option: "--known-hosts",
-        given: |exec| exec.reach.known_hosts.is_some(),
+        given: |given| given.reach.known_hosts.is_some(),
         wires: &[Native],
         why: NO_KEYS,
     },
-    Rule { option: "--accept-new", given: |exec| exec.reach.accept_new, wires: &[Native], why: NO_KEYS },
-    Rule { option: "--tty", given: |exec| exec.tty > 0, wires: JOBS, why: "it carries no terminal" },
+    Rule { option: "--accept-new", given: |given| given.reach.accept_new, wires: &[Native], why: NO_KEYS },
+    Rule {
+        option: "--tty",
+        given: |given| given.exec(|exec| exec.tty > 0),
+        wires: JOBS,
+        why: "it carries no terminal",
+    },
     Rule {
         option: "--cwd",
-        given: |exec| exec.cwd.is_some(),
+        given: |given| given.exec(|exec| exec.cwd.is_some()),
         wires: JOBS,
         why: "it carries a command line alone; write 'cd DIR && …'",
     },
     Rule {
         option: "--env",
-        given: |exec| !exec.env.is_empty(),
+        given: |given| given.exec(|exec| !exec.env.is_empty()),
         wires: JOBS,
         why: "it carries a command line alone; write 'NAME=VALUE …'",
     },
     Rule {
+        option: "--session",
+        given: |given| {
+            given.exec(|exec| exec.session.is_some()) || given.shell(|shell| shell.session.is_some())
+        },
+        wires: &[Native, Unix, Raw, Length, Header],
+        why: "a session there ends with the command, or the shell",
+    },
+    Rule {
+        option: "--session",
+        given: |given| {
+            given.exec(|exec| exec.session.is_some()) || given.shell(|shell| shell.session.is_some())
+        },
+        wires: &[Native, Unix, Local],
+        why: "a session there ends with its connection",
+    },
+    Rule {
+        option: "--no-pty",
+        given: |given| given.shell(|shell| shell.no_pty),
+        wires: JOBS,
+        why: "it carries no terminal anyway",
+    },
+    Rule {
         option: "--connect-timeout",
         // Who says what holds anyway isn't misled.
-        given: |exec| exec.reach.connect_timeout != CONNECT_TIMEOUT,
+        given: |given| given.reach.connect_timeout != CONNECT_TIMEOUT,
         wires: &[Native, Raw, Length, Header],
         why: "there is no network in between",
     },
-    Rule { option: "--wait-streams", given: |exec| exec.wait_streams, wires: JOBS, why: LINE_ALONE },
+    Rule {
+        option: "--wait-streams",
+        given: |given| given.exec(|exec| exec.wait_streams),
+        wires: JOBS,
+        why: LINE_ALONE,
+    },
     Rule {
         option: "--save",
-        given: |exec| exec.save.is_some(),
+        given: |given| given.exec(|exec| exec.save.is_some()),
         wires: &[Header],
         why: "only header:// replies name a file",
     },
     Rule {
         option: "--silence",
-        given: |exec| exec.silence,
+        given: |given| given.exec(|exec| exec.silence),
         wires: &[Raw],
         why: "what comes on it says where it ends",
     },
@@ -125,12 +192,13 @@ const RULES: &[Rule] = &[
 ///
 /// # Errors
 /// A usage error that names option and wire.
-pub(super) fn check(exec: &Exec, target: &Target) -> Result<(), Failure> {
-    let wire = Wire::of(target);
-    if let Some(rule) = RULES.iter().find(|rule| (rule.given)(exec) && !rule.wires.contains(&wire)) {
+pub(super) fn check<'a>(given: impl Into<Given<'a>>, target: &Target) -> Result<(), Failure> {
+    let (given, wire) = (given.into(), Wire::of(target));
+    if let Some(rule) = RULES.iter().find(|rule| (rule.given)(&given) && !rule.wires.contains(&wire)) {
         let (option, name, why) = (rule.option, wire.name(), rule.why);
         return Err(Failure::usage(format!("{option} makes no sense for {name}: {why}")));
     }
+    let Some(exec) = given.exec else { return Ok(()) };
     if exec.save.is_some() && exec.json {
         return Err(Failure::usage("--save and --json both want the output"));
     }
@@ -140,6 +208,19 @@ pub(super) fn check(exec: &Exec, target: &Target) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Refuses a target that has no sessions to list.
+///
+/// # Errors
+/// A usage error that says why.
+pub(super) fn check_sessions(sessions: &Sessions, target: &Target) -> Result<(), Failure> {
+    let why = match Wire::of(target) {
+        Native | Unix => return check(sessions, target),
+        Local => "a session there ends with the command, or the shell",
+        Raw | Length | Header => "a session there ends with its connection",
+    };
+    Err(Failure::usage(format!("{} keeps no sessions: {why}", Wire::of(target).name())))
 }
 
 #[cfg(test)]
@@ -153,7 +234,7 @@ mod tests {
         ["web1", "unix:/run/r.sock", "local", "raw://h:1", "length://h:1", "header://h:1"];
 
     /// Each option as it is typed, and the targets that it is for.
-    const TABLE: &[(&[&str], &[&str])] = &[
+    const EXEC: &[(&[&str], &[&str])] = &[
         (&["--argv"], &TARGETS),
         (&["--no-stdin"], &TARGETS),
         (&["--tty"], &["web1", "unix:/run/r.sock", "local"]),
@@ -164,6 +245,7 @@ mod tests {
         (&["--accept-new"], &["web1"]),
         (&["--cwd", "/"], &["web1", "unix:/run/r.sock", "local"]),
         (&["--env", "A=1"], &["web1", "unix:/run/r.sock", "local"]),
+        (&["--session", "build"], &["web1", "unix:/run/r.sock"]),
         (&["--timeout", "1s"], &TARGETS),
         (&["--connect-timeout", "1s"], &["web1", "raw://h:1", "length://h:1", "header://h:1"]),
         (&["--wait-streams"], &["web1", "unix:/run/r.sock", "local"]),
@@ -179,17 +261,44 @@ mod tests {
         (&["--verbose"], &TARGETS),
     ];
 
+    /// The same for `remora shell`.
+    const SHELL: &[(&[&str], &[&str])] = &[
+        (&["--session", "build"], &["web1", "unix:/run/r.sock"]),
+        (&["--no-pty"], &["web1", "unix:/run/r.sock", "local"]),
+        (&["--exit-on-error"], &TARGETS),
+        (&["--record", "file"], &TARGETS),
+        (&["--encoding", "gbk"], &TARGETS),
+        (&["--user", "ada"], &["web1", "unix:/run/r.sock", "local"]),
+        (&["--port", "7"], &["web1"]),
+        (&["--identity", "key"], &["web1"]),
+        (&["--known-hosts", "file"], &["web1"]),
+        (&["--accept-new"], &["web1"]),
+        (&["--connect-timeout", "1s"], &["web1", "raw://h:1", "length://h:1", "header://h:1"]),
+        (&["--capture", "file"], &TARGETS),
+        (&["--verbose"], &TARGETS),
+    ];
+
     fn judged(options: &[&str], target: &str) -> Result<(), Failure> {
         let words = [&["remora", "exec"], options, &[target, "true"]].concat();
         let Command::Exec(exec) = Arguments::try_parse_from(words).unwrap().command else {
             panic!("not exec")
         };
-        check(&exec, &target.parse().unwrap())
+        check(&*exec, &target.parse().unwrap())
+    }
+
+    fn judged_for_shell(options: &[&str], target: &str) -> Result<(), Failure> {
+        let words = [&["remora", "shell"], options, &[target]].concat();
+        let Command::Shell(shell) = Arguments::try_parse_from(words).unwrap().command else {
+            panic!("not shell")
+        };
+        check(&*shell, &target.parse().unwrap())
     }
 
     #[test]
     fn each_option_is_for_these_wires_and_refused_by_name_on_the_others() {
-        for (options, good) in TABLE {
+        type Judge = fn(&[&str], &str) -> Result<(), Failure>;
+        let all = EXEC.iter().map(|row| (row, judged as Judge));
+        for ((options, good), judged) in all.chain(SHELL.iter().map(|row| (row, judged_for_shell as Judge))) {
             for target in TARGETS {
                 match judged(options, target) {
                     Ok(()) => assert!(good.contains(&target), "{options:?} is ignored for {target}"),
@@ -207,10 +316,12 @@ mod tests {
     #[test]
     fn no_option_is_forgotten() {
         let command = Arguments::command();
-        let exec = command.get_subcommands().find(|command| command.get_name() == "exec").unwrap();
-        for option in exec.get_arguments().filter_map(|argument| argument.get_long()) {
-            let listed = TABLE.iter().any(|(words, _)| words[0] == format!("--{option}"));
-            assert!(listed, "--{option}: say in this table which wires it is for");
+        for (verb, table) in [("exec", EXEC), ("shell", SHELL)] {
+            let verb = command.get_subcommands().find(|command| command.get_name() == verb).unwrap();
+            for option in verb.get_arguments().filter_map(|argument| argument.get_long()) {
+                let listed = table.iter().any(|(words, _)| words[0] == format!("--{option}"));
+                assert!(listed, "--{option}: say in this table which wires it is for");
+            }
         }
     }
 

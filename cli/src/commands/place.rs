@@ -1,16 +1,19 @@
 //! Getting in: which host and as whom, whose key is trusted, which of the user's keys proves who they are. Asks a person where
 //! only a person can say.
 
-use remora_client::{Class, ConnectError, HostTrust, Opened, Options, Target, connect, connect_unix};
+use remora_client::{
+    Class, ConnectError, Connection, HostTrust, JobError, Opened, Options, Target, connect, connect_unix,
+};
 
 use super::capture;
+use super::ending::lost;
 use super::local::{self, LocalServer};
 use super::timeline::Timeline;
 use crate::arguments::Reach;
 use crate::printable::{chain, escape};
 use crate::terminal::{Failure, ask, say};
 use crate::user_keys::Memory;
-use crate::{host_keys, user_keys};
+use crate::{home, host_keys, user_keys};
 
 /// Which host, as whom.
 pub(super) struct Place {
@@ -60,7 +63,80 @@ pub(super) struct Attempt {
     pub(super) server: Option<LocalServer>,
 }
 
+/// A connection whose user the host has accepted.
+pub(super) struct Entered {
+    pub(super) place: Place,
+    pub(super) connection: Connection,
+    /// Where that is in this process.
+    pub(super) server: Option<LocalServer>,
+    /// The host's own name, as it came.
+    pub(super) host_name: String,
+}
+
+/// Gets in, and waits until the host has said so: for who has more to do there than one command.
+///
+/// # Errors
+/// No connection, or a user that the host doesn't accept.
+pub(super) async fn enter(place: Place, reach: &Reach, timeline: &Timeline) -> Result<Entered, Failure> {
+    let mut access = Access::new(reach, &place);
+    loop {
+        let Attempt { opened, server } = place.open(reach, timeline, &mut access).await?;
+        match opened.connection.accepted().await {
+            Ok(host_name) => {
+                let (user, host) = (escape(&place.user), escape(&host_name));
+                timeline.note(&format!("authenticated as {user} on {host}"));
+                if let Some(key) = &opened.user_key {
+                    access.remember(key);
+                }
+                return Ok(Entered { place, connection: opened.connection, server, host_name });
+            }
+            Err(JobError::Denied) if access.sure => {
+                timeline.note("the key that was tried first is not accepted; asking about all");
+                access.sure = false;
+            }
+            Err(JobError::Denied) => return Err(place.denied()),
+            Err(error) => return Err(lost(&place.name(), &error)),
+        }
+    }
+}
+
 impl Place {
+    /// Joins what the target and the options say.
+    ///
+    /// # Errors
+    /// They contradict each other, or nobody says who the user is.
+    pub(super) fn of(target: Target, reach: &Reach) -> Result<Self, Failure> {
+        let (host, port, user) = match &target {
+            Target::Native { user, host, port } => {
+                let user = match (user, &reach.user) {
+                    (Some(named), Some(option)) if named != option => {
+                        return Err(Failure::usage(format!(
+                            "two users: {}@ and --user {}",
+                            escape(named),
+                            escape(option)
+                        )));
+                    }
+                    (named, option) => named.clone().or_else(|| option.clone()),
+                };
+                let port = match (port, reach.port) {
+                    (Some(named), Some(option)) if *named != option => {
+                        return Err(Failure::usage(format!("two ports: :{named} and --port {option}")));
+                    }
+                    (named, option) => named.or(option).unwrap_or(remora_client::DEFAULT_PORT),
+                };
+                (host.clone(), port, user)
+            }
+            _ => (target.to_string(), 0, reach.user.clone()),
+        };
+        let user = user
+            .or_else(home::user)
+            .ok_or_else(|| Failure::usage("can't tell who you are; name a --user"))?;
+        remora_identity::UserName::parse(&user)
+            .map_err(|error| Failure::usage(format!("'{}' can't be a user name: {error}", escape(&user))))?;
+
+        Ok(Place { target, host, port, user })
+    }
+
     pub(super) async fn open(
         &self,
         reach: &Reach,

@@ -14,7 +14,8 @@ use remora_client::{Class, Outcome, Plain, Target};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::capture;
-use super::exec::{command, killed_by};
+use super::ending::killed_by;
+use super::exec::command;
 use super::receipt::{self, Captured};
 use super::save::{NAMELESS, Save, doubtful};
 use super::streams::{Output, Target as To};

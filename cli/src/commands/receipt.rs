@@ -4,7 +4,7 @@ use remora_client::{Outcome, outcome_of, proto};
 use serde_json::{Map, Value, json};
 
 /// Version of both schemas; a change that breaks readers raises it.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 /// What `--status-file` holds; `why` where something failed that isn't the command's doing.
 pub(crate) fn status(
@@ -83,6 +83,7 @@ pub(crate) fn receipt(
         "system_seconds": receipt.system_us as f64 / 1e6,
         "peak_memory_bytes": (receipt.peak_memory_bytes > 0).then_some(receipt.peak_memory_bytes),
         "memory_limit_by": receipt.memory_limit_by,
+        "session": receipt.session.as_ref().map(super::session::object),
         "stdin": receipt.stdin.as_ref().map(|report| stream(report, None)),
         "stdout": receipt.stdout.as_ref().map(|report| stream(report, Some(stdout))),
         "stderr": receipt.stderr.as_ref().map(|report| stream(report, Some(stderr))),
@@ -182,7 +183,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn time(unix_ns: u64) -> Option<String> {
+pub(super) fn time(unix_ns: u64) -> Option<String> {
     let time = jiff::Timestamp::from_nanosecond(i128::from(unix_ns)).ok()?;
     (unix_ns > 0).then(|| time.to_string())
 }

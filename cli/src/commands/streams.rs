@@ -134,7 +134,7 @@ impl Output {
 }
 
 /// Decodes across chunk borders; what is no text in that encoding becomes U+FFFD, as everywhere on the web.
-fn decode(decoder: &mut Decoder, chunk: &[u8], last: bool) -> Bytes {
+pub(super) fn decode(decoder: &mut Decoder, chunk: &[u8], last: bool) -> Bytes {
     let mut text = String::with_capacity(decoder.max_utf8_buffer_length(chunk.len()).unwrap_or(chunk.len()));
     let mut rest = chunk;
     loop {

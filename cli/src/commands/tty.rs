@@ -39,18 +39,22 @@ pub(super) fn prepare(exec: &Exec, request: &mut Request) -> Result<bool, Failur
         Some(terminal) => terminal,
         None => proto::Terminal { size: Some(size().unwrap_or(UNSEEN)), ..proto::Terminal::default() },
     });
-    let travels = std::env::vars_os().filter_map(|(name, value)| {
-        let name = name.into_encoded_bytes();
-        let wanted = name.starts_with(b"LC_") || TRAVELS.iter().any(|travels| travels.as_bytes() == name);
-        wanted.then(|| (name, value.into_encoded_bytes()))
-    });
     // What is asked for by name comes last and wins.
-    request.environment = travels.chain(std::mem::take(&mut request.environment)).collect();
+    request.environment = travels().chain(std::mem::take(&mut request.environment)).collect();
     Ok(ours)
 }
 
+/// The variables that travel, with their values.
+pub(super) fn travels() -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_encoded_bytes();
+        let wanted = name.starts_with(b"LC_") || TRAVELS.iter().any(|travels| travels.as_bytes() == name);
+        wanted.then(|| (name, value.into_encoded_bytes()))
+    })
+}
+
 /// The size of whichever of our streams is a terminal.
-fn size() -> Option<proto::WindowSize> {
+pub(super) fn size() -> Option<proto::WindowSize> {
     window_size(io::stdin()).or_else(|| window_size(io::stdout())).or_else(|| window_size(io::stderr()))
 }
 

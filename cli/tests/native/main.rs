@@ -17,6 +17,8 @@ mod hosts;
 mod limits;
 mod receipts;
 mod round_trips;
+mod screen;
+mod shell;
 mod statuses;
 mod streams;
 mod terminals;

@@ -14,3 +14,4 @@ mod decode;
 mod exec;
 mod faults;
 mod save;
+mod shell;

@@ -1,8 +1,9 @@
-//! The plain wires, as a client: one connection, one request, one reply.
+//! The plain wires, as a client: one connection, and a request with its reply at a time.
 //!
-//! [`Exchange::begin`] connects; [`Exchange::next`] gives the reply piece by piece, as it comes, in constant memory: who
-//! doesn't ask for the next piece holds the peer back. An exchange that is dropped before its reply is complete resets the
-//! connection, which ends the command on a remora server; an orderly close would only say that no more requests come.
+//! [`Exchange::begin`] connects and asks; [`Exchange::next`] gives the reply piece by piece, as it comes, in constant memory: who
+//! doesn't ask for the next piece holds the peer back. Once a reply is complete [`Exchange::ask`] asks again. An exchange that is
+//! dropped before its reply is complete resets the connection, which ends the command on a remora server; an orderly close
+//! would only say that no more requests come.
 
 mod request;
 
@@ -92,6 +93,9 @@ pub enum PlainError {
     /// The peer stopped sending in the middle of a reply, and didn't close.
     #[error("the peer stopped half-way and sent nothing for {0:?}")]
     Stalled(Duration),
+    /// Nothing can be asked here any more: the peer closed the connection behind its last reply. Nothing was sent.
+    #[error("the peer closed the connection between two requests")]
+    Closed,
 }
 
 impl PlainError {
@@ -100,7 +104,9 @@ impl PlainError {
         match self {
             PlainError::Dial(_) => Class::Unreachable,
             PlainError::Fault(fault) if !fault.is_cut() => Class::Incompatible,
-            PlainError::Fault(_) | PlainError::Lost(_) | PlainError::Stalled(_) => Class::Lost,
+            PlainError::Fault(_) | PlainError::Lost(_) | PlainError::Stalled(_) | PlainError::Closed => {
+                Class::Lost
+            }
         }
     }
 }
@@ -134,7 +140,7 @@ pub struct Done {
     pub behind: usize,
 }
 
-/// One request and its reply.
+/// A connection, with the request that was asked last and its reply.
 pub struct Exchange {
     stream: TcpStream,
     decoder: Decoder,
@@ -146,6 +152,8 @@ pub struct Exchange {
     input: BytesMut,
     begun: bool,
     done: bool,
+    /// The peer sends no more.
+    closed: bool,
 }
 
 impl Exchange {
@@ -158,6 +166,21 @@ impl Exchange {
         host: &str,
         port: u16,
         request: Vec<u8>,
+        options: &PlainOptions,
+    ) -> Result<Self, PlainError> {
+        let mut exchange = Exchange::open(wire, host, port, options).await?;
+        exchange.ask(request)?;
+        Ok(exchange)
+    }
+
+    /// Connects, and asks nothing yet.
+    ///
+    /// # Errors
+    /// [`PlainError::Dial`].
+    pub async fn open(
+        wire: Plain,
+        host: &str,
+        port: u16,
         options: &PlainOptions,
     ) -> Result<Self, PlainError> {
         let tell = |step| {
@@ -183,11 +206,38 @@ impl Exchange {
             stall: options.stall,
             raw_end: options.raw_end,
             tap: options.tap.clone(),
-            unsent: request.into(),
+            unsent: Bytes::new(),
             input: BytesMut::new(),
             begun: false,
-            done: false,
+            done: true,
+            closed: false,
         })
+    }
+
+    /// Asks, on the same connection as before. What is left of the reply before, were it not complete, would be taken for the new
+    /// one's: this is for after [`Piece::Done`]. On `raw` with [`RawEnd::HalfClose`] only one request can be asked.
+    ///
+    /// # Errors
+    /// [`PlainError::Closed`]; nothing was sent.
+    pub fn ask(&mut self, request: Vec<u8>) -> Result<(), PlainError> {
+        if self.closed {
+            return Err(PlainError::Closed);
+        }
+        self.decoder = Decoder::new(self.wire);
+        // Whatever came behind the last reply belonged to nothing, and was told.
+        self.input.clear();
+        self.unsent = request.into();
+        self.begun = false;
+        self.done = false;
+        Ok(())
+    }
+
+    /// Waits, while nothing is asked, until the peer closes the connection, or it breaks. What comes unasked is left for the next reply.
+    pub async fn closed(&self) {
+        let mut byte = [0];
+        if let Ok(1..) = self.stream.peek(&mut byte).await {
+            std::future::pending().await
+        }
     }
 
     /// The next piece of the reply; none once [`Piece::Done`] was given.
@@ -253,6 +303,7 @@ impl Exchange {
         let before = self.input.len();
         match self.stream.try_read_buf(&mut self.input) {
             Ok(0) => {
+                self.closed = true;
                 let verdicts = self.decoder.handle_end(self.input.len())?;
                 Ok(Some(self.finish(verdicts, false)))
             }

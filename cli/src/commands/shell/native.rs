@@ -1,0 +1,416 @@
+//! The shell on a host: what it knows of its session, and how a line is run in it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use remora_client::{
+    AskError, Class, Connection, Finished, Outcome, Request, Target, exit_status, outcome_of, proto,
+    session_name, terminal_like,
+};
+use tokio::sync::Mutex;
+
+use super::super::ending::{job_id, killed_by, lost, not_started};
+use super::super::local::LocalServer;
+use super::super::place::{Entered, Place};
+use super::super::sessions::unanswered;
+use super::super::timeline::Timeline;
+use super::super::{session, tty};
+use super::jobs::{Jobs, Live};
+use super::keys::{Keys, Sent};
+use super::prompt::{Shown, Style, took};
+use super::running::{Around, Ran, run};
+use super::screen::Screen;
+use super::signals::Signals;
+use super::validator::Dialect;
+use super::words::{Quote, Word, written};
+use crate::arguments::Shell;
+use crate::printable::escape;
+use crate::terminal::{Failure, hint, say};
+
+/// A command that took at least so long is told how long.
+const LONG: Duration = Duration::from_secs(2);
+/// Shells whose variables and umask a host can keep, besides the directory.
+const KEPT: &[&[u8]] = &[b"bash", b"dash", b"sh", b"zsh", b"fish"];
+/// A signal's death that a person, or a pipe, has caused.
+const EXPECTED: [i32; 2] = [signal_hook::consts::SIGINT, signal_hook::consts::SIGPIPE];
+
+/// A session, and the connection to it.
+pub(super) struct Native {
+    pub(super) connection: Arc<Connection>,
+    server: Option<LocalServer>,
+    pub(super) place: Place,
+    /// The host's name, for the prompt.
+    host: String,
+    pub(super) session: String,
+    /// As it was typed.
+    target: String,
+    /// It was made for this shell, and ends with it.
+    fresh: bool,
+    info: proto::SessionInfo,
+    directory: Vec<u8>,
+    /// What each job's terminal is like; none where they get none.
+    pub(super) terminal: Option<proto::Terminal>,
+    /// Variables of our terminal's that the session doesn't know.
+    environment: Vec<(Vec<u8>, Vec<u8>)>,
+    style: Style,
+    timeline: Timeline,
+    /// Of the last line.
+    pub(super) status: u8,
+    pub(super) jobs: Jobs,
+}
+
+/// What a line led to.
+pub(super) enum After {
+    /// The next one, with what was typed and not read.
+    Next { unread: Vec<u8> },
+    /// The end of the shell, in order: `exit`.
+    Exit,
+}
+
+impl Native {
+    /// Finds or makes the session.
+    ///
+    /// # Errors
+    /// The host has none for us.
+    pub(super) async fn open(
+        entered: Entered,
+        shell: &Shell,
+        interactive: bool,
+        style: Style,
+        timeline: Timeline,
+    ) -> Result<Self, Failure> {
+        let Entered { place, connection, server, host_name } = entered;
+        let session = match &shell.session {
+            Some(name) => name.clone(),
+            None => fresh_name(&place.name())?,
+        };
+        let info = connection
+            .open_session(session_name(&session, false))
+            .await
+            .map_err(|error: AskError| unanswered(&place.name(), &error))?;
+        timeline.note(&format!(
+            "session {}: {}",
+            escape(&info.name),
+            if info.made { "made" } else { "found" }
+        ));
+        let host = match &place.target {
+            Target::Native { host, .. } => host.clone(),
+            _ => host_name,
+        };
+        let name = info.name.clone();
+        Ok(Native {
+            connection: Arc::new(connection),
+            server,
+            host,
+            session: if name.is_empty() { session } else { name },
+            target: shell.target.clone(),
+            fresh: shell.session.is_none(),
+            directory: info.working_directory.clone(),
+            info,
+            terminal: terminal_like(io::stdin())
+                .filter(|_| interactive && !shell.no_pty)
+                .map(|terminal| proto::Terminal { job_control: true, ..terminal }),
+            environment: if interactive { tty::travels().collect() } else { Vec::new() },
+            style,
+            timeline,
+            status: 0,
+            jobs: Jobs::default(),
+            place,
+        })
+    }
+
+    /// How the host's shell reads a line.
+    pub(super) fn dialect(&self) -> Dialect {
+        Dialect::of(&self.info.shell)
+    }
+
+    pub(super) fn prompt(&self) -> Shown {
+        Shown::of(self.status, &self.place.user, &self.host, &self.directory, &self.info.home, self.style)
+    }
+
+    /// Makes a new session what a login gives: with the profile's environment, and what travels from here.
+    ///
+    /// # Errors
+    /// As [`Native::line`].
+    pub(super) async fn log_in(&mut self, with: &mut With<'_>) -> Result<(), Failure> {
+        let shell = self.info.shell.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let kept = KEPT.contains(&shell);
+        if !kept {
+            say(&format!(
+                "{}: of what {} changes the host keeps the directory alone",
+                escape(&self.place.name()),
+                escape(&String::from_utf8_lossy(shell))
+            ));
+        }
+        if !self.info.made {
+            return Ok(());
+        }
+        self.request(":", true, Vec::new(), with).await?;
+        let travels = std::mem::take(&mut self.environment);
+        if kept && !travels.is_empty() {
+            // Without them in the job's own environment: what is there already is no change of the session's.
+            let words: Vec<String> = travels.iter().map(|(name, value)| assignment(name, value)).collect();
+            self.request(&format!("export {}", words.join(" ")), false, Vec::new(), with).await?;
+        }
+        if !kept || self.status != 0 {
+            self.environment = travels;
+        }
+        self.status = 0;
+        Ok(())
+    }
+
+    /// Runs a line.
+    ///
+    /// # Errors
+    /// Why the shell is over.
+    pub(super) async fn line(
+        &mut self,
+        line: &str,
+        typed: Vec<u8>,
+        with: &mut With<'_>,
+    ) -> Result<After, Failure> {
+        self.request(line, false, typed, with).await
+    }
+
+    async fn request(
+        &mut self,
+        line: &str,
+        login: bool,
+        typed: Vec<u8>,
+        with: &mut With<'_>,
+    ) -> Result<After, Failure> {
+        let live = self.start(line.as_bytes(), login)?;
+        self.watch(live, typed, with).await
+    }
+
+    /// Asks for a line to be run.
+    ///
+    /// # Errors
+    /// It can't be asked for.
+    pub(super) fn start(&mut self, line: &[u8], login: bool) -> Result<Live, Failure> {
+        let name = self.place.name();
+        let mut request = Request::line(line);
+        request.session = Some(session_name(&self.session, true));
+        request.login = login;
+        request.environment = self.environment.clone();
+        request.terminal = self.terminal.clone();
+        if let Some(terminal) = &mut request.terminal {
+            terminal.size = tty::size();
+        }
+        let started = self.connection.start(job_id(&name)?, request);
+        let mut job = started.map_err(|error| not_started(&name, &error))?;
+        match (job.stdin(), job.stdout(), job.stderr()) {
+            (Some(stdin), Some(stdout), Some(stderr)) => {
+                let line = String::from_utf8_lossy(line).into_owned();
+                Ok(Live { job, stdin, stdout, stderr, line, sent: Sent::default() })
+            }
+            _ => Err(Failure::new(Class::Internal, &name, "the job has no streams")),
+        }
+    }
+
+    /// Gives a job the terminal, for the first time or again.
+    ///
+    /// # Errors
+    /// Why the shell is over.
+    pub(super) async fn watch(
+        &mut self,
+        mut live: Live,
+        typed: Vec<u8>,
+        with: &mut With<'_>,
+    ) -> Result<After, Failure> {
+        let mut around =
+            Around { screen: with.screen, keys: with.keys, signals: with.signals, jobs: &mut self.jobs };
+        let name = self.place.name();
+        let unread = match run(&mut live, &mut around, typed).await {
+            Ran::Ended(result) => match *result {
+                Ok(finished) => return self.ended(&finished, &live, with).await,
+                Err(error) => return Err(self.keeping(lost(&name, &error))),
+            },
+            Ran::Stopped => {
+                self.status = 128 + STOPPED;
+                let text = self.jobs.stopped(live);
+                self.show(with, &text).await?;
+                Vec::new()
+            }
+            Ran::GivenUp => {
+                self.status = 130;
+                self.show(with, "the host ends the command").await?;
+                Vec::new()
+            }
+            Ran::Left => {
+                let text = "you left by ~. (198); the host ends the command";
+                return Err(self.keeping(Failure::new(Class::Lost, &name, text)));
+            }
+            Ran::End(signal) => return Err(self.told_to_end(signal)),
+            Ran::Broken(error) => return Err(self.broken(&error)),
+        };
+        Ok(After::Next { unread })
+    }
+
+    async fn ended(
+        &mut self,
+        finished: &Finished,
+        live: &Live,
+        with: &mut With<'_>,
+    ) -> Result<After, Failure> {
+        let receipt = &finished.receipt;
+        let outcome = outcome_of(receipt);
+        self.status = exit_status(&outcome, false);
+        if let Some(change) = &receipt.session {
+            if !change.working_directory.is_empty() {
+                self.directory.clone_from(&change.working_directory);
+            }
+            self.timeline.note(&session::told(change));
+            if let Some(note) = session::loud_note(change) {
+                self.show(with, &note).await?;
+            }
+        }
+        match (&outcome, &receipt.outcome) {
+            (_, Some(proto::receipt::Outcome::NotStarted(why))) => {
+                let failure = Failure {
+                    outcome: outcome.clone(),
+                    ..Failure::new(Class::Internal, &self.place.name(), escape(&why.text))
+                };
+                failure.print();
+            }
+            (Outcome::Signaled { signal, by: None }, _) if !EXPECTED.contains(&i32::from(*signal)) => {
+                self.show(with, &self.style.dim(&killed_by(*signal))).await?;
+            }
+            (Outcome::Signaled { by: Some(why), .. }, _) => {
+                self.show(with, &format!("the host ended the command ({why})")).await?;
+            }
+            (Outcome::Deadline, _) => {
+                self.show(with, "the command ran into the host's time limit and was ended").await?;
+            }
+            _ => {}
+        }
+        let time = Duration::from_nanos(receipt.wall_ns);
+        if time >= LONG && with.interactive {
+            self.show(with, &self.style.dim(&took(time))).await?;
+        }
+        if receipt.session.as_ref().is_some_and(|change| change.left) {
+            return Ok(After::Exit);
+        }
+        let mut unread = receipt.unread_input.clone();
+        if self.terminal.is_some() {
+            let passed = receipt.stdin.as_ref().map_or(0, |report| report.length);
+            unread.extend_from_slice(live.sent.behind(passed));
+        }
+        Ok(After::Next { unread })
+    }
+
+    /// Shows a line of the shell's own.
+    pub(super) async fn show(&self, with: &With<'_>, text: &str) -> Result<(), Failure> {
+        with.screen.lock().await.line(text).await.map_err(|error| self.broken(&error))
+    }
+
+    pub(super) fn broken(&self, error: &io::Error) -> Failure {
+        let text = format!("this terminal can't be used: {error}; the host ends what runs");
+        self.keeping(Failure::new(Class::Internal, &self.place.name(), text))
+    }
+
+    /// The shell is over by a signal.
+    pub(super) fn told_to_end(&self, signal: i32) -> Failure {
+        let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+        let number = u8::try_from(signal).unwrap_or(0);
+        let failure = Failure::new(Class::Lost, &self.place.name(), format!("left on {name}"));
+        self.keeping(Failure { outcome: Outcome::Signaled { signal: number, by: None }, ..failure })
+    }
+
+    /// The connection is over.
+    pub(super) fn lost(&self, error: &remora_client::JobError) -> Failure {
+        let failure = lost(&self.place.name(), error);
+        // No command ran that it could be about.
+        self.keeping(Failure { hint: None, ..failure })
+    }
+
+    /// The session is still there, and may be found again.
+    fn keeping(&self, failure: Failure) -> Failure {
+        if self.server.is_some() {
+            return failure;
+        }
+        let what = failure.hint.as_ref().map(|hint| format!("{hint}; ")).unwrap_or_default();
+        let (session, target) = (escape(&self.session), escape(&self.target));
+        failure.with_hint(format!("{what}back to its session: remora shell --session {session} {target}"))
+    }
+
+    /// Leaves in order: what was made for this shell ends with it.
+    pub(super) async fn leave(self) {
+        if self.fresh
+            && self.server.is_none()
+            && let Err(error) = self.connection.end_session(session_name(&self.session, true)).await
+        {
+            hint(&format!(
+                "session {} is left behind: {}",
+                escape(&self.session),
+                escape(&error.to_string())
+            ));
+        }
+        self.close().await;
+    }
+
+    /// Closes the connection; the host ends what still runs.
+    pub(super) async fn close(self) {
+        let Native { connection, server, jobs, .. } = self;
+        drop(jobs);
+        drop(connection);
+        if let Some(server) = server {
+            server.finish().await;
+        }
+    }
+}
+
+/// The number of SIGTSTP on Linux: what a shell tells of a command that was stopped.
+const STOPPED: u8 = 20;
+
+/// What all lines share.
+pub(super) struct With<'a> {
+    pub(super) screen: &'a Mutex<Screen>,
+    pub(super) keys: Option<&'a Keys>,
+    pub(super) signals: &'a mut Signals,
+    /// A person sees it.
+    pub(super) interactive: bool,
+}
+
+/// A name that no other session has.
+fn fresh_name(place: &str) -> Result<String, Failure> {
+    let id = job_id(place)?;
+    let text = data_encoding::BASE32_NOPAD.encode(&id).to_ascii_lowercase();
+    Ok(format!("shell-{}", text.get(..6).unwrap_or(&text)))
+}
+
+fn assignment(name: &[u8], value: &[u8]) -> String {
+    let word = Word {
+        start: 0,
+        text: String::new(),
+        quote: Quote::Single,
+        kind: proto::CompletionKind::Path,
+        tilde: false,
+    };
+    format!("{}={}", String::from_utf8_lossy(name), written(value, &word, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_session_has_a_name_of_its_own() {
+        let (one, other) = (fresh_name("x").unwrap(), fresh_name("x").unwrap());
+        assert_ne!(one, other);
+        for name in [one, other] {
+            let tail = name.strip_prefix("shell-").unwrap();
+            assert!(
+                tail.len() == 6
+                    && tail.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+            );
+        }
+    }
+
+    #[test]
+    fn variables_travel_in_quotes() {
+        assert_eq!(assignment(b"TERM", b"xterm-256color"), "TERM='xterm-256color'");
+        assert_eq!(assignment(b"LANG", b"it's $x"), "LANG='it'\\''s $x'");
+    }
+}

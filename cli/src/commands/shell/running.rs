@@ -1,0 +1,142 @@
+//! A job that has the terminal: what it writes is shown, what is typed is sent, until it ends, stops, or a person leaves.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use remora_client::{Finished, JobError, Reader};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::jobs::{Jobs, Live, News};
+use super::keys::{Keys, Leaving};
+use super::screen::{Of, Screen};
+use super::signals::{Signals, Told};
+
+/// Where a job runs.
+pub(super) struct Around<'a> {
+    pub(super) screen: &'a Mutex<Screen>,
+    /// Where its terminal's input is typed; none where it has no terminal.
+    pub(super) keys: Option<&'a Keys>,
+    pub(super) signals: &'a mut Signals,
+    /// The others.
+    pub(super) jobs: &'a mut Jobs,
+}
+
+/// What came of it.
+pub(super) enum Ran {
+    /// It has ended.
+    Ended(Box<Result<Finished, JobError>>),
+    /// It was stopped.
+    Stopped,
+    /// A person wants its prompt back: the host ends the job.
+    GivenUp,
+    /// A person left, by `~.`.
+    Left,
+    /// The shell is to end, by this signal.
+    End(i32),
+    /// Our own terminal can't be written or read.
+    Broken(io::Error),
+}
+
+/// Gives a job the terminal. `typed` is for it, from before it began.
+pub(super) async fn run(live: &mut Live, around: &mut Around<'_>, typed: Vec<u8>) -> Ran {
+    let Live { job, stdin, stdout, stderr, sent, .. } = live;
+    let screen = around.screen;
+    screen.lock().await.begin();
+    let leaving = RefCell::new(Leaving::new());
+    // Bytes that are on their way to the screen: a job that is stopped meanwhile is told of behind them.
+    let busy = Cell::new(0_u32);
+    let heard = || leaving.borrow_mut().heard();
+    let pump = async {
+        let streams = async {
+            tokio::try_join!(
+                show(stdout, Of::Stdout, screen, &busy, heard),
+                show(stderr, Of::Stderr, screen, &busy, heard)
+            )
+        };
+        streams.await.map(|_| ())?;
+        Ok(job.wait().await)
+    };
+    let feed = async {
+        let Some(keys) = around.keys else { return std::future::pending().await };
+        let mut next = Some(Bytes::from(typed)).filter(|typed| !typed.is_empty());
+        loop {
+            let bytes = match next.take() {
+                Some(bytes) => bytes,
+                None => match keys.read().await {
+                    Ok(Some(bytes)) => bytes,
+                    // The terminal is gone; a signal says so, too.
+                    Ok(None) => return Ran::End(signal_hook::consts::SIGHUP),
+                    Err(error) => return Ran::Broken(error),
+                },
+            };
+            if leaving.borrow_mut().typed(&bytes, Instant::now()) {
+                return Ran::Left;
+            }
+            // Before it is written: what the job doesn't take any more is typed again at the prompt.
+            sent.add(&bytes);
+            if !stdin.write(bytes).await {
+                return std::future::pending().await;
+            }
+        }
+    };
+    let stopped = poll_fn(|cx| {
+        if busy.get() > 0 {
+            return Poll::Pending;
+        }
+        pin!(job.stopped()).poll(cx)
+    });
+    let (mut pump, mut feed, mut stopped) = (pin!(pump), pin!(feed), pin!(stopped));
+    let mut interrupts = 0;
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut pump => return match ended {
+                Ok(result) => Ran::Ended(Box::new(result)),
+                Err(error) => Ran::Broken(error),
+            },
+            _ = &mut stopped => return Ran::Stopped,
+            ran = &mut feed => return ran,
+            told = around.signals.next() => match told {
+                Told::Interrupt => {
+                    interrupts += 1;
+                    if interrupts > 1 {
+                        return Ran::GivenUp;
+                    }
+                    job.signal("INT");
+                }
+                Told::End(signal) => return Ran::End(signal),
+                Told::Resized(size) => {
+                    screen.lock().await.resized(&size);
+                    job.resize(&size);
+                }
+            },
+            news = around.jobs.news() => if let News::Output(_, of, bytes) = news
+                && let Err(error) = screen.lock().await.show(of, bytes).await
+            {
+                return Ran::Broken(error);
+            },
+        }
+    }
+}
+
+async fn show(
+    reader: &mut Reader,
+    of: Of,
+    screen: &Mutex<Screen>,
+    busy: &Cell<u32>,
+    heard: impl Fn(),
+) -> io::Result<()> {
+    while let Some(bytes) = reader.next().await {
+        heard();
+        busy.set(busy.get() + 1);
+        let shown = screen.lock().await.show(of, bytes).await;
+        busy.set(busy.get() - 1);
+        shown?;
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! All that the shell shows, in order, and its copy in a recording.
+
+use std::io;
+
+use bytes::Bytes;
+use encoding_rs::{Decoder, Encoding};
+use remora_client::proto::WindowSize;
+
+use super::super::streams::decode;
+use super::prompt::Style;
+use super::record::Record;
+use crate::raw_mode;
+use crate::stdio::{Sink, Which};
+use crate::terminal::say;
+
+/// Which stream of a job bytes are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    Stdout,
+    Stderr,
+}
+
+/// Our two output streams.
+pub(super) struct Screen {
+    out: Sink,
+    err: Sink,
+    encoding: Option<&'static Encoding>,
+    decoders: Option<(Decoder, Decoder)>,
+    record: Option<Record>,
+    style: Style,
+    /// Both streams are shown in one place, where they have to be told apart.
+    tint: bool,
+    /// Nothing stands in the line where the cursor is.
+    pub(super) at_start: bool,
+}
+
+impl Screen {
+    pub(super) fn new(encoding: Option<&'static Encoding>, record: Option<Record>, style: Style) -> Self {
+        let mut screen = Screen {
+            out: Sink::open(Which::Stdout),
+            err: Sink::open(Which::Stderr),
+            encoding: encoding.filter(|encoding| *encoding != encoding_rs::UTF_8),
+            decoders: None,
+            record,
+            style,
+            tint: false,
+            at_start: true,
+        };
+        screen.begin();
+        screen
+    }
+
+    /// Standard error is tinted from now on.
+    pub(super) fn tinted(mut self) -> Self {
+        self.tint = true;
+        self
+    }
+
+    /// Another job's output begins: half a character of the last one's is none of it.
+    pub(super) fn begin(&mut self) {
+        let decoder = |encoding: &'static Encoding| encoding.new_decoder_without_bom_handling();
+        self.decoders = self.encoding.map(|encoding| (decoder(encoding), decoder(encoding)));
+    }
+
+    /// Shows what a job wrote.
+    ///
+    /// # Errors
+    /// Our stream can't be written.
+    pub(super) async fn show(&mut self, of: Of, bytes: Bytes) -> io::Result<()> {
+        let bytes = match (&mut self.decoders, of) {
+            (None, _) => bytes,
+            (Some((decoder, _)), Of::Stdout) | (Some((_, decoder)), Of::Stderr) => {
+                decode(decoder, &bytes, false)
+            }
+        };
+        let Some(last) = bytes.last() else { return Ok(()) };
+        self.at_start = *last == b'\n';
+        let bytes = if self.tint && of == Of::Stderr && self.style.is_coloured() {
+            [b"\x1b[31m", bytes.as_ref(), b"\x1b[0m"].concat().into()
+        } else {
+            bytes
+        };
+        self.copy(&bytes);
+        match of {
+            Of::Stdout => self.out.write(bytes).await,
+            Of::Stderr => self.err.write(bytes).await,
+        }
+    }
+
+    /// Shows a line of the shell's own, at the beginning of a line.
+    ///
+    /// # Errors
+    /// Our stream can't be written.
+    pub(super) async fn line(&mut self, text: &str) -> io::Result<()> {
+        let end = if raw_mode::is_raw() { "\r\n" } else { "\n" };
+        let begin = if self.at_start { "" } else { end };
+        let line = Bytes::from(format!("{begin}{text}{end}"));
+        self.at_start = true;
+        self.copy(&line);
+        self.out.write(line).await
+    }
+
+    /// A line was typed at a prompt and is on the screen already.
+    pub(super) fn typed(&mut self, prompt: &str, line: &str) {
+        let further = format!("\r\n{}", super::prompt::CONTINUED);
+        self.at_start = true;
+        self.copy(format!("{prompt}{}\r\n", line.replace('\n', &further)).as_bytes());
+    }
+
+    /// The window has another size.
+    pub(super) fn resized(&mut self, size: &WindowSize) {
+        if let Some(Err(error)) = self.record.as_mut().map(|record| record.resized(size)) {
+            self.stop_recording(&error);
+        }
+    }
+
+    /// Leaves the prompt where the editor shows it, and what the editor asked of the terminal behind.
+    pub(super) async fn abandon(&mut self) {
+        // Off: bracketed paste (xterm's control sequences, DECRST 2004).
+        let _ = self.out.write(Bytes::from_static(b"\x1b[?2004l\r\n")).await;
+        self.at_start = true;
+    }
+
+    fn copy(&mut self, bytes: &[u8]) {
+        if let Some(Err(error)) = self.record.as_mut().map(|record| record.output(bytes)) {
+            self.stop_recording(&error);
+        }
+    }
+
+    fn stop_recording(&mut self, error: &io::Error) {
+        self.record = None;
+        say(&format!("the recording ends here: {error}"));
+    }
+}
