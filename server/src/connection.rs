@@ -269,7 +269,10 @@ impl Connection {
                 if job.is_in_root() {
                     subject.working_directory = b"/".to_vec();
                 }
-                info!(peer = %self.peer, user = %subject.user, pid = job.pid(), "job started");
+                // What a session carried out itself has ended as well: one line of the log is enough.
+                if job.finished().is_none() {
+                    info!(peer = %self.peer, user = %subject.user, pid = job.pid(), "job started");
+                }
                 self.link.end.started(channel, u64::try_from(job.pid()).unwrap_or(0));
                 self.jobs.insert(channel, Served { job, subject, stopped: None });
                 self.mark(channel);
