@@ -313,6 +313,25 @@ fn jobs_are_stopped_and_go_on() {
 }
 
 #[test]
+fn what_is_started_in_the_background_stays_there() {
+    let at = At::shell("");
+    let screen = &at.screen;
+    let file = at.home.path("go");
+    screen.enter(&format!("(until test -e {}; do sleep 0.05; done; cd /; echo went) &", file.display()));
+    screen.shows("[1] (until");
+    screen.enter("jobs");
+    screen.shows("[1]+  Running                 (until");
+    screen.type_text("echo ty");
+    std::fs::write(&file, "").unwrap();
+    screen.shows("\nwent\n");
+    screen.type_text("ped");
+    screen.ends_with(&format!("{} echo typed", prompt("~")));
+    screen.press(&["Enter"]);
+    screen.shows("[1]+  Done                    (until");
+    screen.ends_with(&prompt("~"));
+}
+
+#[test]
 fn the_terminal_is_restored_whatever_happens() {
     let mut at = At::shell("");
     at.screen.press(&["C-d"]);

@@ -1,5 +1,6 @@
 //! Whether what was typed is a whole command, or goes on in the next line. In doubt it is whole: the host's shell says what is wrong.
 
+use brush_parser::ast::{CompoundListItem, Program, SeparatorOperator};
 use brush_parser::{ParseError, Parser, ParserOptions};
 use reedline::{ValidationResult, Validator};
 
@@ -41,17 +42,36 @@ pub(super) fn is_whole(text: &str, dialect: Dialect) -> bool {
     if ends_in_backslash(text) {
         return false;
     }
+    match parsed(text, dialect) {
+        None => !is_open_quote(text),
+        Some(Ok(_)) => true,
+        Some(Err(ParseError::Tokenizing { inner, .. })) => !inner.is_incomplete(),
+        Some(Err(ParseError::ParsingAtEndOfInput)) => dialect == Dialect::Zsh && text.ends_with("\n\n"),
+        Some(Err(ParseError::ParsingNear(_))) => true,
+    }
+}
+
+/// What the parser says; none of what it isn't for.
+fn parsed(text: &str, dialect: Dialect) -> Option<Result<Program, ParseError>> {
     let (depth, doubling) = nesting(text);
     if dialect == Dialect::Other || text.len() > PARSED || depth > DEPTH || doubling > DOUBLING {
-        return !is_open_quote(text);
+        return None;
     }
     let mut whole = text.to_owned();
     whole.push('\n');
-    match Parser::new(whole.as_bytes(), &ParserOptions::default()).parse_program() {
-        Ok(_) => true,
-        Err(ParseError::Tokenizing { inner, .. }) => !inner.is_incomplete(),
-        Err(ParseError::ParsingAtEndOfInput) => dialect == Dialect::Zsh && text.ends_with("\n\n"),
-        Err(ParseError::ParsingNear(_)) => true,
+    Some(Parser::new(whole.as_bytes(), &ParserOptions::default()).parse_program())
+}
+
+/// The command of a line that is one command for the background, `COMMAND &`.
+pub(super) fn for_background(text: &str, dialect: Dialect) -> Option<&str> {
+    let command = text.trim().strip_suffix('&')?.trim_end();
+    let Some(Ok(program)) = parsed(text, dialect) else { return None };
+    match program.complete_commands.as_slice() {
+        [list] => match list.0.as_slice() {
+            [CompoundListItem(_, SeparatorOperator::Async)] => Some(command),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -203,6 +223,26 @@ mod tests {
         ] {
             assert!(is_whole(text, Dialect::Posix), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_command_for_the_background_is_told_from_others() {
+        for (text, command) in [
+            ("sleep 5 &", Some("sleep 5")),
+            (" make -j && make test& ", Some("make -j && make test")),
+            ("ls | wc &", Some("ls | wc")),
+            ("sleep 5", None),
+            ("sleep 5 & sleep 6 &", None),
+            ("a & b", None),
+            ("a &&", None),
+            ("echo a \\&", None),
+            ("echo 'a &", None),
+            ("# a &", None),
+            ("cat <<E &\nx\nE", None),
+        ] {
+            assert_eq!(for_background(text, Dialect::Posix), command, "{text:?}");
+        }
+        assert_eq!(for_background("sleep 5 &", Dialect::Other), None);
     }
 
     #[test]
