@@ -12,6 +12,8 @@ pub(super) enum Dialect {
     Posix,
     /// zsh: parsed, and an empty line ends what it has more forms for than the parser knows.
     Zsh,
+    /// fish: its blocks are counted, which all end by the same word.
+    Fish,
     /// Other grammars: quotes and backslashes alone.
     Other,
 }
@@ -21,6 +23,7 @@ impl Dialect {
     pub(super) fn of(shell: &[u8]) -> Self {
         match shell.rsplit(|byte| *byte == b'/').next().unwrap_or_default() {
             b"zsh" => Dialect::Zsh,
+            b"fish" => Dialect::Fish,
             b"bash" | b"dash" | b"sh" | b"ash" | b"ksh" | b"mksh" | b"busybox" => Dialect::Posix,
             _ => Dialect::Other,
         }
@@ -43,6 +46,7 @@ pub(super) fn is_whole(text: &str, dialect: Dialect) -> bool {
         return false;
     }
     match parsed(text, dialect) {
+        None if dialect == Dialect::Fish => !is_open_quote(text) && !is_open_in_fish(text),
         None => !is_open_quote(text),
         Some(Ok(_)) => true,
         Some(Err(ParseError::Tokenizing { inner, .. })) => !inner.is_incomplete(),
@@ -54,7 +58,8 @@ pub(super) fn is_whole(text: &str, dialect: Dialect) -> bool {
 /// What the parser says; none of what it isn't for.
 fn parsed(text: &str, dialect: Dialect) -> Option<Result<Program, ParseError>> {
     let (depth, doubling) = nesting(text);
-    if dialect == Dialect::Other || text.len() > PARSED || depth > DEPTH || doubling > DOUBLING {
+    let other = matches!(dialect, Dialect::Other | Dialect::Fish);
+    if other || text.len() > PARSED || depth > DEPTH || doubling > DOUBLING {
         return None;
     }
     let mut whole = text.to_owned();
@@ -129,6 +134,28 @@ fn is_open_quote(text: &str) -> bool {
         }
     }
     open.is_some()
+}
+
+/// Whether a block is open at the end, or a list goes on. Words in quotes are taken for what they look like.
+fn is_open_in_fish(text: &str) -> bool {
+    let mut open = 0_u32;
+    let mut command = true;
+    let spaced = text.replace([';', '|', '\n', '(', '&'], " ; ");
+    for word in spaced.split_whitespace() {
+        match word {
+            ";" | "and" | "or" | "not" | "!" | "else" => {
+                command = true;
+                continue;
+            }
+            "begin" | "if" | "for" | "while" | "function" | "switch" if command => open += 1,
+            "end" if command => open = open.saturating_sub(1),
+            _ => {}
+        }
+        // What is behind these is a command again.
+        command = command && matches!(word, "begin" | "if" | "while");
+    }
+    let tail = text.trim_end();
+    open > 0 || tail.ends_with('|') || tail.ends_with("&&")
 }
 
 /// [`is_whole`] for the line editor.
@@ -254,7 +281,33 @@ mod tests {
         assert!(is_whole("for x in a b; do\n\n", Dialect::Zsh));
         assert_eq!(Dialect::of(b"/usr/bin/zsh"), Dialect::Zsh);
         assert_eq!(Dialect::of(b"/bin/bash"), Dialect::Posix);
-        assert_eq!(Dialect::of(b"/usr/bin/fish"), Dialect::Other);
+        assert_eq!(Dialect::of(b"/usr/bin/fish"), Dialect::Fish);
+        assert_eq!(Dialect::of(b"/usr/bin/nu"), Dialect::Other);
+    }
+
+    #[test]
+    fn blocks_of_fish_end_by_one_word() {
+        for text in [
+            "if true",
+            "if test -e x; echo",
+            "for x in a b\necho $x",
+            "begin; if true; end",
+            "echo 'a",
+            "ls |",
+            "function f",
+        ] {
+            assert!(!is_whole(text, Dialect::Fish), "{text:?}");
+        }
+        for text in [
+            "echo if",
+            "if true; echo; end",
+            "for x in a b\necho $x\nend",
+            "begin; if true; end; end",
+            "echo for while",
+            "grep end f",
+        ] {
+            assert!(is_whole(text, Dialect::Fish), "{text:?}");
+        }
     }
 
     #[test]
