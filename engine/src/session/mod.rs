@@ -393,3 +393,136 @@ fn own_umask() -> u32 {
         })
         .unwrap_or(0o022)
 }
+
+#[cfg(test)]
+mod hostile_bytes {
+    //! What users and their shells may send: any bytes at all. Nothing of it ends this process, and all of it is bounded.
+
+    use super::dialect::Dialect;
+    use super::state::tests::state;
+    use super::{line, simulate, told, unquote, words};
+
+    /// Nothing is a directory here.
+    struct Nowhere;
+
+    impl simulate::World for Nowhere {
+        fn is_directory(&self, _: &[u8]) -> bool {
+            true
+        }
+        fn physical(&self, _: &[u8]) -> Option<Vec<u8>> {
+            None
+        }
+        fn home_of(&self, _: &str) -> Option<Vec<u8>> {
+            None
+        }
+    }
+
+    /// Pieces that shells read in ways of their own, put together at random; the seed is printed.
+    #[test]
+    fn any_line_is_read_and_any_telling_too() {
+        const PIECES: &[&str] = &[
+            "cd",
+            "export",
+            "umask",
+            "alias",
+            "pushd",
+            "exit",
+            "ls",
+            " ",
+            " ",
+            "  ",
+            ";",
+            "&&",
+            "||",
+            "|",
+            "&",
+            "'",
+            "\"",
+            "\\",
+            "$",
+            "$X",
+            "${X}",
+            "${X:-",
+            "}",
+            "{",
+            "(",
+            ")",
+            "$((",
+            "`",
+            "~",
+            "~+",
+            "/",
+            "..",
+            "=",
+            "A=1",
+            "<<E",
+            "\n",
+            ">",
+            "<",
+            "[[",
+            "]]",
+            "!",
+            "if",
+            "then",
+            "fi",
+            "for",
+            "case",
+            "esac",
+            "in",
+            "*",
+            "?",
+            "[a",
+            "\u{e9}",
+            "\0",
+            "$'",
+            "\\x",
+            "#",
+            "--",
+            "-P",
+            "077",
+            "u+rwx",
+            "a=rx,",
+            "remora 1\0",
+            "/tmp\n\0",
+            "0022\n\0",
+            "\0",
+            "declare -x ",
+            "export ",
+            "declare -a DIRSTACK=(",
+            "end\0",
+            "f () \n",
+            "declare -f f\n",
+        ];
+        let seed =
+            std::env::var("REMORA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_0001_u64);
+        let mut random = seed;
+        let mut next = |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random % below as u64).unwrap_or_default()
+        };
+        let before = state("/w/x", &[("HOME", "/h"), ("X", "1 2")]);
+        for round in 0..20_000 {
+            let text: String = (0..next(14)).map(|_| PIECES[next(PIECES.len())]).collect();
+            let mut bytes = text.into_bytes();
+            if next(8) == 0 {
+                let at = next(bytes.len() + 1);
+                bytes.insert(at, u8::try_from(next(256)).unwrap_or_default());
+            }
+            let shown = || format!("REMORA_SEED={seed}, round {round}: {}", bytes.escape_ascii());
+            for dialect in [Dialect::Bash, Dialect::Dash, Dialect::Zsh, Dialect::Fish, Dialect::Other] {
+                if let line::Reading::Commands(commands) = line::read(&bytes, dialect, &before)
+                    && let Some(answer) = simulate::carry_out(&commands, dialect, &before, &Nowhere)
+                {
+                    assert!(answer.after.cwd.starts_with(b"/"), "{}", shown());
+                }
+                if let Some(after) = told::read(dialect, &bytes, &before) {
+                    assert!(after.cwd.starts_with(b"/"), "{}", shown());
+                }
+            }
+            let _ = unquote::commands(&bytes);
+            let _ = std::str::from_utf8(&bytes).map(|text| words::expand(text, &before, &|_| None));
+        }
+    }
+}
