@@ -226,6 +226,7 @@ fn tab_completes_what_the_host_has() {
     screen.shows("cat it\\'s");
     screen.press(&["Enter"]);
     screen.shows("\ntext\n");
+    screen.ends_with(&prompt(&folder.display().to_string()));
     screen.type_text("cat 't");
     screen.press(&["Tab"]);
     let seen = screen.shows("cat 'two-");
@@ -234,6 +235,32 @@ fn tab_completes_what_the_host_has() {
     screen.type_text("echo $HOM");
     screen.press(&["Tab"]);
     screen.shows("echo $HOME");
+}
+
+#[test]
+fn what_is_typed_ahead_is_for_who_reads_it() {
+    let at = At::shell("");
+    let screen = &at.screen;
+    screen.enter("clear; echo waits; sleep 1; echo done");
+    screen.shows("\nwaits\n");
+    // All of it while the first one sleeps: the next command reads what is behind it, and the rest is at the prompt.
+    screen.enter("cat; echo after");
+    screen.enter("for cat");
+    screen.press(&["C-d"]);
+    screen.enter("cat <<E");
+    screen.enter("here");
+    screen.enter("E");
+    screen.type_text("echo not yet");
+    let seen = screen.ends_with(&format!("{} echo not yet", prompt("~")));
+    // A terminal shows what is typed when it comes: how often, depends on when the commands read it.
+    let prompt = prompt("~");
+    let (first, rest) = seen.split_once(&format!("{prompt} cat; echo after\n")).expect(&seen);
+    let (second, third) = rest.split_once(&format!("{prompt} cat <<E\nhere\nE\n")).expect(&seen);
+    assert!(first.trim_end().ends_with("done"), "{seen}");
+    assert!(second.trim_end().ends_with("for cat\nafter"), "{seen}");
+    assert_eq!(third.trim_end(), format!("here\n{prompt} echo not yet"), "{seen}");
+    screen.press(&["Enter"]);
+    screen.shows("\nnot yet\n");
 }
 
 #[test]
@@ -283,6 +310,25 @@ fn jobs_are_stopped_and_go_on() {
     screen.shows("there are running jobs");
     screen.press(&["C-d"]);
     screen.shows("left with");
+}
+
+#[test]
+fn what_is_started_in_the_background_stays_there() {
+    let at = At::shell("");
+    let screen = &at.screen;
+    let file = at.home.path("go");
+    screen.enter(&format!("(until test -e {}; do sleep 0.05; done; cd /; echo went) &", file.display()));
+    screen.shows("[1] (until");
+    screen.enter("jobs");
+    screen.shows("[1]+  Running                 (until");
+    screen.type_text("echo ty");
+    std::fs::write(&file, "").unwrap();
+    screen.shows("\nwent\n");
+    screen.type_text("ped");
+    screen.ends_with(&format!("{} echo typed", prompt("~")));
+    screen.press(&["Enter"]);
+    screen.shows("[1]+  Done                    (until");
+    screen.ends_with(&prompt("~"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::native::{After, Native, With};
 use super::prompt::Style;
 use super::screen::Screen;
 use super::signals::{Signals, Told};
-use super::validator::{Whole, is_whole};
+use super::validator::{Whole, for_background, is_whole};
 use super::{history_of, words_of};
 use crate::raw_mode::RawMode;
 use crate::terminal::Failure;
@@ -237,7 +237,17 @@ impl Person<'_> {
             if words.first() != Some(&"exit") {
                 self.warned = false;
             }
-            return self.native.line(line, unread, with).await;
+            let Some(command) = for_background(line, self.native.dialect()) else {
+                return self.native.line(line, unread, with).await;
+            };
+            // A line's terminal is hung up as the line ends, with all that is left on it: a job of its own isn't. In a shell of its
+            // own, as there, so that it doesn't move the session's directory.
+            let mut live = self.native.start(format!("( {command}\n)").as_bytes(), false)?;
+            command.clone_into(&mut live.line);
+            let text = self.native.jobs.started(live);
+            self.native.show(with, &text).await?;
+            self.native.status = 0;
+            return Ok(After::Next { unread });
         };
         let (lines, status) = match told {
             Ok(lines) => (lines, 0),

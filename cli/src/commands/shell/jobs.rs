@@ -73,11 +73,21 @@ fn index_of(list: &[Entry], word: Option<&str>, verb: &str) -> Result<usize, Str
 impl Jobs {
     /// Takes in a job that was stopped, and gives what is to be said of it.
     pub(super) fn stopped(&mut self, live: Live) -> String {
-        let number = self.list.iter().map(|entry| entry.number).max().unwrap_or(0) + 1;
-        let entry =
-            Entry { number, live, state: State::Stopped, ended: (false, false), lines: Lines::default() };
-        self.list.push(entry);
+        self.add(live, State::Stopped);
         self.listed().pop().unwrap_or_default()
+    }
+
+    /// Takes in a job that was started for the background, and gives what is to be said of it.
+    pub(super) fn started(&mut self, live: Live) -> String {
+        let line = shown(&live.line);
+        let number = self.add(live, State::Running);
+        format!("[{number}] {line} &")
+    }
+
+    fn add(&mut self, live: Live, state: State) -> u32 {
+        let number = self.list.iter().map(|entry| entry.number).max().unwrap_or(0) + 1;
+        self.list.push(Entry { number, live, state, ended: (false, false), lines: Lines::default() });
+        number
     }
 
     /// Gives one back, to have the terminal again, and what of its output had no line's end.

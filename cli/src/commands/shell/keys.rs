@@ -128,11 +128,12 @@ pub(super) fn as_lines(typed: &[u8]) -> (Vec<String>, String) {
                 }
                 chars.next();
             }
-            '\t' => line.push(' '),
-            c if c.is_control() => {}
+            c if c.is_control() && c != '\t' => {}
             c => line.push(c),
         }
     }
+    // In a line that isn't ended a tab asked for a completion.
+    line.retain(|c| c != '\t');
     (lines, line)
 }
 
@@ -245,6 +246,7 @@ mod tests {
         assert_eq!(lines(b"make\rrm\x03ls"), (vec![], "ls".into()));
         assert_eq!(lines(b"a\x1b[A\x1b[3~b\x1bOPc\x1bxd"), (vec![], "abcd".into()));
         assert_eq!(lines("é文\x04".as_bytes()), (vec![], "é文".into()));
+        assert_eq!(lines(b"\ta\rcat fi\t"), (vec!["\ta".into()], "cat fi".into()));
     }
 
     #[test]

@@ -292,7 +292,9 @@ impl Native {
         if receipt.session.as_ref().is_some_and(|change| change.left) {
             return Ok(After::Exit);
         }
-        let mut unread = receipt.unread_input.clone();
+        // A Ctrl-D that waited in the host's terminal is a NUL when it is read as it is there (n_tty's __DISABLED_CHAR).
+        let again = |byte: &u8| if *byte == 0 { CTRL_D } else { *byte };
+        let mut unread: Vec<u8> = receipt.unread_input.iter().map(again).collect();
         if self.terminal.is_some() {
             let passed = receipt.stdin.as_ref().map_or(0, |report| report.length);
             unread.extend_from_slice(live.sent.behind(passed));
@@ -363,6 +365,9 @@ impl Native {
 
 /// The number of SIGTSTP on Linux: what a shell tells of a command that was stopped.
 const STOPPED: u8 = 20;
+
+/// What ends input that is typed.
+const CTRL_D: u8 = 4;
 
 /// What all lines share.
 pub(super) struct With<'a> {

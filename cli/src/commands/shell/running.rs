@@ -5,8 +5,8 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
-use bytes::Bytes;
 use remora_client::{Finished, JobError, Reader};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -15,6 +15,9 @@ use super::jobs::{Jobs, Live, News};
 use super::keys::{Keys, Leaving};
 use super::screen::{Of, Screen};
 use super::signals::{Signals, Told};
+
+/// How long a command runs before it gets what was typed ahead: most are over by then, and each that gets it shows it anew.
+const BEFORE_TYPED: Duration = Duration::from_millis(50);
 
 /// Where a job runs.
 pub(super) struct Around<'a> {
@@ -63,16 +66,19 @@ pub(super) async fn run(live: &mut Live, around: &mut Around<'_>, typed: Vec<u8>
     };
     let feed = async {
         let Some(keys) = around.keys else { return std::future::pending().await };
-        let mut next = Some(Bytes::from(typed)).filter(|typed| !typed.is_empty());
+        if !typed.is_empty() {
+            sent.add(&typed);
+            tokio::time::sleep(BEFORE_TYPED).await;
+            if !stdin.write(typed.into()).await {
+                return std::future::pending().await;
+            }
+        }
         loop {
-            let bytes = match next.take() {
-                Some(bytes) => bytes,
-                None => match keys.read().await {
-                    Ok(Some(bytes)) => bytes,
-                    // The terminal is gone; a signal says so, too.
-                    Ok(None) => return Ran::End(signal_hook::consts::SIGHUP),
-                    Err(error) => return Ran::Broken(error),
-                },
+            let bytes = match keys.read().await {
+                Ok(Some(bytes)) => bytes,
+                // The terminal is gone; a signal says so, too.
+                Ok(None) => return Ran::End(signal_hook::consts::SIGHUP),
+                Err(error) => return Ran::Broken(error),
             };
             if leaving.borrow_mut().typed(&bytes, Instant::now()) {
                 return Ran::Left;

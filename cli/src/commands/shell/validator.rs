@@ -1,5 +1,6 @@
 //! Whether what was typed is a whole command, or goes on in the next line. In doubt it is whole: the host's shell says what is wrong.
 
+use brush_parser::ast::{CompoundListItem, Program, SeparatorOperator};
 use brush_parser::{ParseError, Parser, ParserOptions};
 use reedline::{ValidationResult, Validator};
 
@@ -11,6 +12,8 @@ pub(super) enum Dialect {
     Posix,
     /// zsh: parsed, and an empty line ends what it has more forms for than the parser knows.
     Zsh,
+    /// fish: its blocks are counted, which all end by the same word.
+    Fish,
     /// Other grammars: quotes and backslashes alone.
     Other,
 }
@@ -20,6 +23,7 @@ impl Dialect {
     pub(super) fn of(shell: &[u8]) -> Self {
         match shell.rsplit(|byte| *byte == b'/').next().unwrap_or_default() {
             b"zsh" => Dialect::Zsh,
+            b"fish" => Dialect::Fish,
             b"bash" | b"dash" | b"sh" | b"ash" | b"ksh" | b"mksh" | b"busybox" => Dialect::Posix,
             _ => Dialect::Other,
         }
@@ -41,17 +45,38 @@ pub(super) fn is_whole(text: &str, dialect: Dialect) -> bool {
     if ends_in_backslash(text) {
         return false;
     }
+    match parsed(text, dialect) {
+        None if dialect == Dialect::Fish => !is_open_quote(text) && !is_open_in_fish(text),
+        None => !is_open_quote(text),
+        Some(Ok(_)) => true,
+        Some(Err(ParseError::Tokenizing { inner, .. })) => !inner.is_incomplete(),
+        Some(Err(ParseError::ParsingAtEndOfInput)) => dialect == Dialect::Zsh && text.ends_with("\n\n"),
+        Some(Err(ParseError::ParsingNear(_))) => true,
+    }
+}
+
+/// What the parser says; none of what it isn't for.
+fn parsed(text: &str, dialect: Dialect) -> Option<Result<Program, ParseError>> {
     let (depth, doubling) = nesting(text);
-    if dialect == Dialect::Other || text.len() > PARSED || depth > DEPTH || doubling > DOUBLING {
-        return !is_open_quote(text);
+    let other = matches!(dialect, Dialect::Other | Dialect::Fish);
+    if other || text.len() > PARSED || depth > DEPTH || doubling > DOUBLING {
+        return None;
     }
     let mut whole = text.to_owned();
     whole.push('\n');
-    match Parser::new(whole.as_bytes(), &ParserOptions::default()).parse_program() {
-        Ok(_) => true,
-        Err(ParseError::Tokenizing { inner, .. }) => !inner.is_incomplete(),
-        Err(ParseError::ParsingAtEndOfInput) => dialect == Dialect::Zsh && text.ends_with("\n\n"),
-        Err(ParseError::ParsingNear(_)) => true,
+    Some(Parser::new(whole.as_bytes(), &ParserOptions::default()).parse_program())
+}
+
+/// The command of a line that is one command for the background, `COMMAND &`.
+pub(super) fn for_background(text: &str, dialect: Dialect) -> Option<&str> {
+    let command = text.trim().strip_suffix('&')?.trim_end();
+    let Some(Ok(program)) = parsed(text, dialect) else { return None };
+    match program.complete_commands.as_slice() {
+        [list] => match list.0.as_slice() {
+            [CompoundListItem(_, SeparatorOperator::Async)] => Some(command),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -109,6 +134,28 @@ fn is_open_quote(text: &str) -> bool {
         }
     }
     open.is_some()
+}
+
+/// Whether a block is open at the end, or a list goes on. Words in quotes are taken for what they look like.
+fn is_open_in_fish(text: &str) -> bool {
+    let mut open = 0_u32;
+    let mut command = true;
+    let spaced = text.replace([';', '|', '\n', '(', '&'], " ; ");
+    for word in spaced.split_whitespace() {
+        match word {
+            ";" | "and" | "or" | "not" | "!" | "else" => {
+                command = true;
+                continue;
+            }
+            "begin" | "if" | "for" | "while" | "function" | "switch" if command => open += 1,
+            "end" if command => open = open.saturating_sub(1),
+            _ => {}
+        }
+        // What is behind these is a command again.
+        command = command && matches!(word, "begin" | "if" | "while");
+    }
+    let tail = text.trim_end();
+    open > 0 || tail.ends_with('|') || tail.ends_with("&&")
 }
 
 /// [`is_whole`] for the line editor.
@@ -206,6 +253,26 @@ mod tests {
     }
 
     #[test]
+    fn a_command_for_the_background_is_told_from_others() {
+        for (text, command) in [
+            ("sleep 5 &", Some("sleep 5")),
+            (" make -j && make test& ", Some("make -j && make test")),
+            ("ls | wc &", Some("ls | wc")),
+            ("sleep 5", None),
+            ("sleep 5 & sleep 6 &", None),
+            ("a & b", None),
+            ("a &&", None),
+            ("echo a \\&", None),
+            ("echo 'a &", None),
+            ("# a &", None),
+            ("cat <<E &\nx\nE", None),
+        ] {
+            assert_eq!(for_background(text, Dialect::Posix), command, "{text:?}");
+        }
+        assert_eq!(for_background("sleep 5 &", Dialect::Other), None);
+    }
+
+    #[test]
     fn another_grammar_is_left_to_its_shell() {
         assert!(is_whole("if true; echo; end", Dialect::Other));
         assert!(!is_whole("echo 'a", Dialect::Other));
@@ -214,7 +281,33 @@ mod tests {
         assert!(is_whole("for x in a b; do\n\n", Dialect::Zsh));
         assert_eq!(Dialect::of(b"/usr/bin/zsh"), Dialect::Zsh);
         assert_eq!(Dialect::of(b"/bin/bash"), Dialect::Posix);
-        assert_eq!(Dialect::of(b"/usr/bin/fish"), Dialect::Other);
+        assert_eq!(Dialect::of(b"/usr/bin/fish"), Dialect::Fish);
+        assert_eq!(Dialect::of(b"/usr/bin/nu"), Dialect::Other);
+    }
+
+    #[test]
+    fn blocks_of_fish_end_by_one_word() {
+        for text in [
+            "if true",
+            "if test -e x; echo",
+            "for x in a b\necho $x",
+            "begin; if true; end",
+            "echo 'a",
+            "ls |",
+            "function f",
+        ] {
+            assert!(!is_whole(text, Dialect::Fish), "{text:?}");
+        }
+        for text in [
+            "echo if",
+            "if true; echo; end",
+            "for x in a b\necho $x\nend",
+            "begin; if true; end; end",
+            "echo for while",
+            "grep end f",
+        ] {
+            assert!(is_whole(text, Dialect::Fish), "{text:?}");
+        }
     }
 
     #[test]
