@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use remora_testkit::eventually;
+
 use crate::bench::{Home, REMORA, Server, own_name, run, run_with, signal};
 use crate::screen::{LOCAL, PATIENCE, Screen};
 
@@ -83,21 +85,16 @@ fn the_same_keys_show_the_same_as_in_a_local_shell() {
         &["cd /tmp; umask 027", "Enter"],
         &["umask", "Enter"],
         // Signals.
-        &["sleep 100", "Enter", "", "C-c"],
+        &["echo begun; sleep 100", "Enter", "shows begun", "C-c"],
         &["printf no-end-of-line; echo", "Enter"],
-        &["cat", "Enter", "typed", "Enter", "", "C-d"],
+        &["cat", "Enter", "typed", "Enter", "shows typed\ntyped", "C-d"],
     ];
     for keys in steps {
         for screen in [&at.screen, &local] {
-            for (index, key) in keys.iter().enumerate() {
-                if key.is_empty() {
-                    // The command has begun, and shows what was typed.
-                    screen.ends_with(
-                        keys[..index].iter().rev().find(|key| key.len() > 5 || **key == "typed").unwrap(),
-                    );
-                    std::thread::sleep(Duration::from_millis(200));
-                } else {
-                    screen.press(&[key]);
+            for key in *keys {
+                match key.strip_prefix("shows ") {
+                    Some(text) => drop(screen.ends_with(&format!("\n{text}"))),
+                    None => screen.press(&[key]),
                 }
             }
         }
@@ -269,6 +266,16 @@ fn jobs_are_stopped_and_go_on() {
     let screen = &at.screen;
     screen.enter("fg");
     screen.shows("fg: no current job");
+    // What is typed at once behind a Ctrl-Z is for the prompt.
+    screen.enter("echo begun; sleep 1000");
+    screen.shows("\nbegun\n");
+    screen.press(&[
+        "C-z", "k", "i", "l", "l", "Space", "%", "x", "C-u", "e", "c", "h", "o", "Space", "q", "Enter",
+    ]);
+    screen.shows("\nq\n");
+    screen.enter("fg");
+    screen.ends_with("sleep 1000");
+    screen.press(&["C-c"]);
     screen.enter("clear");
     screen.enter("sleep 1000");
     at.server.wait_for_log("job started");
@@ -285,12 +292,13 @@ fn jobs_are_stopped_and_go_on() {
     screen.ends_with("sleep 1000");
     screen.press(&["C-c"]);
     screen.ends_with(&format!("130 {}", prompt("~")));
+    screen.enter("clear");
     let file = at.home.path("text");
     screen.enter(&format!("vim.tiny -u NONE {}", file.display()));
     screen.shows("[New File]");
     screen.type_text("ione");
     screen.press(&["Escape", "C-z"]);
-    screen.shows("[1]+  Stopped");
+    screen.shows("[1]+  Stopped                 vim.tiny");
     screen.enter("echo between; fg");
     screen.enter("fg");
     screen.shows("\none\n~");
@@ -386,9 +394,11 @@ fn typing_does_not_wait_for_a_host_that_is_stuck() {
     screen.press(&["BSpace", "Enter"]);
     screen.enter("x");
     // A person looks on for a while, and has enough.
-    std::thread::sleep(Duration::from_secs(4));
-    screen.type_text("~.");
-    screen.shows("you left by ~.");
+    eventually(PATIENCE, "one can leave", || {
+        screen.press(&["Enter"]);
+        screen.type_text("~.");
+        screen.text().contains("you left by ~.")
+    });
     screen.shows("left with 198");
     at.server.signal("CONT");
 }

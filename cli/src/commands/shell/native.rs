@@ -227,11 +227,11 @@ impl Native {
                 Ok(finished) => return self.ended(&finished, &live, with).await,
                 Err(error) => return Err(self.keeping(lost(&name, &error))),
             },
-            Ran::Stopped => {
+            Ran::Stopped { typed } => {
                 self.status = 128 + STOPPED;
                 let text = self.jobs.stopped(live);
                 self.show(with, &text).await?;
-                Vec::new()
+                typed
             }
             Ran::GivenUp => {
                 self.status = 130;
