@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use remora_engine::{EndReason, Job, Output, Session, Signal};
+use remora_engine::{EndReason, Job, Outcome, Output, Session, Signal};
 use remora_identity::Authenticated;
 use remora_net::{HIGH_WATER, Link, LinkError};
 use remora_wire::limits;
@@ -41,6 +41,7 @@ pub(crate) async fn serve(
         settings,
         jobs: HashMap::new(),
         ready: Arc::default(),
+        ended: Vec::new(),
         draining: false,
     };
     connection.run(phase).await;
@@ -78,6 +79,8 @@ struct Connection {
     settings: watch::Receiver<Arc<Settings>>,
     jobs: HashMap<u32, Served>,
     ready: Arc<Mutex<Ready>>,
+    /// Jobs that ended and are not yet in the log: process id and outcome.
+    ended: Vec<(i32, Outcome)>,
     draining: bool,
 }
 
@@ -142,7 +145,12 @@ impl Connection {
                     return Poll::Ready(Some(error.into()));
                 }
             }
-            match self.link.poll_flush(cx) {
+            let flushed = self.link.poll_flush(cx);
+            // Logged once the client has it: nobody waits for a log.
+            for (pid, outcome) in self.ended.drain(..) {
+                info!(peer = %self.peer, pid, ?outcome, "job ended");
+            }
+            match flushed {
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(error.into())),
                 Poll::Pending => return Poll::Pending,
                 // What was written made room for what a full carrier held back.
@@ -338,7 +346,7 @@ impl Connection {
         }
         if let (Some(ended), true) = (finished, over) {
             let receipt = subject.ended(&self.settings.borrow(), &ended);
-            info!(peer = %self.peer, pid = job.pid(), outcome = ?ended.outcome(), "job ended");
+            self.ended.push((job.pid(), ended.outcome()));
             self.link.end.receipt(channel, &receipt);
             self.jobs.remove(&channel);
             if self.jobs.is_empty() {
