@@ -261,6 +261,27 @@ fn what_is_typed_ahead_is_for_who_reads_it() {
 }
 
 #[test]
+fn lines_typed_as_fast_as_can_be_run_once_each_and_in_order() {
+    let at = At::shell("");
+    let file = at.home.path("lines");
+    let lines: Vec<String> =
+        (1..=60).map(|number| format!("echo line {number} >> {}", file.display())).collect();
+    let keys: Vec<&str> = lines.iter().flat_map(|line| [line.as_str(), "Enter"]).collect();
+    for keys in keys.chunks(20) {
+        at.screen.press(keys);
+    }
+    let wanted: String = (1..=60).map(|number| format!("line {number}\n")).collect();
+    let mut seen = String::new();
+    let deadline = Instant::now() + PATIENCE;
+    while seen.lines().count() < 60 && Instant::now() < deadline {
+        seen = at.home.text("lines");
+    }
+    assert_eq!(seen, wanted);
+    at.screen.ends_with(&prompt("~"));
+    assert_eq!(at.home.text("lines"), wanted);
+}
+
+#[test]
 fn jobs_are_stopped_and_go_on() {
     let at = At::shell("");
     let screen = &at.screen;

@@ -296,8 +296,7 @@ impl Native {
         let again = |byte: &u8| if *byte == 0 { CTRL_D } else { *byte };
         let mut unread: Vec<u8> = receipt.unread_input.iter().map(again).collect();
         if self.terminal.is_some() {
-            let passed = receipt.stdin.as_ref().map_or(0, |report| report.length);
-            unread.extend_from_slice(live.sent.behind(passed));
+            unread.extend_from_slice(live.sent.behind(receipt.unread_upto));
         }
         Ok(After::Next { unread })
     }
