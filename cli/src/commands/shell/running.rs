@@ -128,6 +128,8 @@ pub(super) async fn run(live: &mut Live, around: &mut Around<'_>, typed: Vec<u8>
             ran = &mut feed => return ran,
             told = around.signals.next() => match told {
                 Told::Interrupt => {
+                    // The terminal shows ^C.
+                    screen.lock().await.at_start = false;
                     interrupts += 1;
                     if interrupts > 1 {
                         return Ran::GivenUp;
