@@ -2,8 +2,8 @@
 
 #![allow(clippy::print_stdout, reason = "its output says when the connections are open")]
 
-use remora_client::{HostTrust, Options, Signer, UserKey, connect};
-use remora_identity::KeyFile;
+mod open;
+
 use tokio::io::AsyncReadExt;
 
 #[tokio::main(flavor = "current_thread")]
@@ -12,23 +12,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [host, port, user, key, count] = arguments.as_slice() else {
         return Err("usage: idle ADDRESS PORT USER KEYFILE COUNT".into());
     };
-    let mut open = Vec::new();
+    let mut all = Vec::new();
     for _ in 0..count.parse::<usize>()? {
-        let file = KeyFile::parse(&std::fs::read(key)?)?;
-        let public = file.public.clone();
-        let signer = Signer::Key(file.into_plain().ok_or("the key is under a passphrase")?);
-        let options = Options {
-            user: user.clone(),
-            trust: HostTrust { accept_new: true, ..HostTrust::default() },
-            keys: vec![UserKey { public, signer, source: key.clone() }],
-            sure: true,
-            connect_timeout: std::time::Duration::from_secs(10),
-            observer: None,
-            tap: None,
-        };
-        let opened = connect(host, port.parse()?, options).await?;
+        let opened = open::open(&format!("{host}:{port}"), user, key).await?;
         opened.connection.accepted().await?;
-        open.push(opened);
+        all.push(opened);
     }
     println!("open");
     let mut end =

@@ -5,12 +5,11 @@
 
 #![allow(clippy::print_stdout, reason = "its output is the measurement")]
 
+mod open;
+
 use std::time::Instant;
 
-use remora_client::{
-    Connection, HostTrust, Options, Request, Signer, UserKey, connect, connect_unix, proto, session_name,
-};
-use remora_identity::KeyFile;
+use remora_client::{Connection, Request, proto, session_name};
 
 /// A line that its shell must run, and that changes the session.
 const LINE: &str = "cd /tmp; true";
@@ -22,24 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: session SOCKET|ADDRESS:PORT USER KEYFILE|- RUNS".into());
     };
     let runs: usize = runs.parse()?;
-    let opened = if let Some((host, port)) = target.rsplit_once(':') {
-        let file = KeyFile::parse(&std::fs::read(key)?)?;
-        let public = file.public.clone();
-        let signer = Signer::Key(file.into_plain().ok_or("the key is under a passphrase")?);
-        let options = Options {
-            user: user.clone(),
-            // The server is the measurement's own, on loopback.
-            trust: HostTrust { accept_new: true, ..HostTrust::default() },
-            keys: vec![UserKey { public, signer, source: key.clone() }],
-            sure: true,
-            connect_timeout: std::time::Duration::from_secs(10),
-            observer: None,
-            tap: None,
-        };
-        connect(host, port.parse()?, options).await?
-    } else {
-        connect_unix(target.as_ref(), user, None).await?
-    };
+    let opened = open::open(target, user, key).await?;
     let connection = opened.connection;
     connection.open_session(session_name("bench", false)).await?;
     let mut times = [const { Vec::new() }; 4];

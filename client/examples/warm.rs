@@ -4,11 +4,12 @@
 
 #![allow(clippy::print_stdout, reason = "its output is the measurement")]
 
+mod open;
+
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use remora_client::{HostTrust, Options, Request, Signer, UserKey, connect, connect_unix};
-use remora_identity::KeyFile;
+use remora_client::Request;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,24 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: warm SOCKET|ADDRESS:PORT USER KEYFILE|- RUNS".into());
     };
     let runs: usize = runs.parse()?;
-    let opened = if let Some((host, port)) = target.rsplit_once(':') {
-        let file = KeyFile::parse(&std::fs::read(key)?)?;
-        let public = file.public.clone();
-        let signer = Signer::Key(file.into_plain().ok_or("the key is under a passphrase")?);
-        let options = Options {
-            user: user.clone(),
-            // The server is the measurement's own, on loopback.
-            trust: HostTrust { accept_new: true, ..HostTrust::default() },
-            keys: vec![UserKey { public, signer, source: key.clone() }],
-            sure: true,
-            connect_timeout: std::time::Duration::from_secs(10),
-            observer: None,
-            tap: None,
-        };
-        connect(host, port.parse()?, options).await?
-    } else {
-        connect_unix(target.as_ref(), user, None).await?
-    };
+    let opened = open::open(target, user, key).await?;
     let (mut local, mut remote) = (Vec::new(), Vec::new());
     for run in 0..runs + 20 {
         let start = Instant::now();

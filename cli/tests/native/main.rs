@@ -18,6 +18,7 @@ mod limits;
 mod receipts;
 mod round_trips;
 mod screen;
+mod sessions;
 mod shell;
 mod statuses;
 mod streams;

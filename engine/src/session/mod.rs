@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use remora_identity::{Account, Authority, Permitted};
@@ -279,13 +279,14 @@ struct Owner {
 pub struct Sessions {
     base: BaseEnvironment,
     limits: SessionLimits,
-    umask: u32,
+    /// Of this process; asked when it is first needed, since most processes have no session.
+    umask: OnceLock<u32>,
     owners: Mutex<Vec<(Owner, BTreeMap<String, Session>)>>,
 }
 
 impl Sessions {
     pub(crate) fn new(base: BaseEnvironment, limits: SessionLimits) -> Self {
-        Sessions { base, limits, umask: own_umask(), owners: Mutex::default() }
+        Sessions { base, limits, umask: OnceLock::new(), owners: Mutex::default() }
     }
 
     /// Finds a session of who asks by its name or id, or makes one of that name; whether it was made.
@@ -307,7 +308,7 @@ impl Sessions {
             if own.len() >= self.limits.per_owner {
                 return Err(SessionError::TooMany(own.len()));
             }
-            let session = Session::new(Some(&wanted.name), &account, &self.base, self.umask)?;
+            let session = self.make(Some(&wanted.name), &account)?;
             own.insert(wanted.name.clone(), session.clone());
             Ok((session, true))
         })
@@ -339,7 +340,11 @@ impl Sessions {
     /// [`SessionError`].
     pub fn apart(&self, permitted: Permitted<()>) -> Result<Session, SessionError> {
         let ((), account, _) = permitted.into_parts();
-        Session::new(None, &account, &self.base, self.umask)
+        self.make(None, &account)
+    }
+
+    fn make(&self, name: Option<&str>, account: &Account) -> Result<Session, SessionError> {
+        Session::new(name, account, &self.base, *self.umask.get_or_init(own_umask))
     }
 
     fn with<T>(
