@@ -549,6 +549,32 @@ fn a_named_session_is_shared_with_exec_and_kept() {
 }
 
 #[test]
+fn who_is_not_accepted_gets_no_prompt_and_no_session() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let target = server.target();
+    // The key that worked before, and is used first, doesn't any more; another one does.
+    let mut shell = home.remora();
+    shell.args(["shell", &target]);
+    run_with(shell, b"true\n").ended(0);
+    home.make_key(".ssh/id_ecdsa", "ecdsa", "");
+    home.authorize(&[".ssh/id_ecdsa"]);
+    let mut shell = home.remora();
+    shell.args(["shell", &target]);
+    assert_eq!(run_with(shell, b"echo in\n").ended(0).out(), "in\n");
+    home.make_key("other", "ed25519", "");
+    home.authorize(&["other"]);
+    for verb in ["shell", "sessions"] {
+        let mut command = home.remora();
+        command.args([verb, &target]);
+        run_with(command, b"echo in\n").complained(195, "remora: 127.0.0.1", "unauthenticated");
+    }
+    let mut command = home.remora();
+    command.args(["shell", "127.0.0.1:1"]);
+    run_with(command, b"").complained(194, "remora: 127.0.0.1:1: unreachable: ", "port 1 open");
+}
+
+#[test]
 fn a_shell_on_this_machine_needs_no_server() {
     let home = Home::empty();
     let mut shell = home.remora();
