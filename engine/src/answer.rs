@@ -46,6 +46,7 @@ pub(crate) fn job(
         stderr: end(b""),
         stdin: Some(InputEnd { length: 0, blake3: *blake3::hash(b"").as_bytes(), closed_early: true }),
         unread_input: Vec::new(),
+        unread_upto: 0,
         pid: 0,
         session: Some(change),
     });

@@ -285,14 +285,16 @@ impl Driver {
         state.command = None;
         state.stopped = None;
         state.terminal = None;
-        let mut unread_input = Vec::new();
+        let (mut unread_input, mut unread_upto) = (Vec::new(), 0);
         if let (Some(reports), Some(writer)) = (&mut self.reports, &mut self.stdin) {
             unread_input = reports.take_unread();
             if state.input.is_complete() {
                 terminal::strip_end(&mut unread_input);
             }
             let room = sys::MOST_UNREAD.saturating_sub(unread_input.len());
-            unread_input.extend(state.input.waiting(room));
+            let waiting = state.input.waiting(room);
+            unread_upto = state.input.consumed() + waiting.len() as u64;
+            unread_input.extend(waiting);
             writer.close(&mut state.input);
         }
         let lengths = Output::ALL.map(|which| state.output(which).ring.end());
@@ -355,6 +357,7 @@ impl Driver {
             stderr: self.stderr.end(stderr),
             stdin: self.stdin.as_ref().map(Writer::end),
             unread_input,
+            unread_upto,
             pid: self.shared.pids.command,
             session,
         });

@@ -160,6 +160,8 @@ pub struct Ended {
     /// terminal, as far as that had taken it (a return is a line end, an erased character is gone), and behind it what was
     /// not yet written. 64 KiB at most; empty for any other job.
     pub unread_input: Vec<u8>,
+    /// Offset in stdin behind the last byte that [`Ended::unread_input`] tells of; 0 for a job that has none.
+    pub unread_upto: u64,
     /// Process id it had, and process group id; 0 where a session carried the line out itself.
     pub pid: i32,
     /// What it did to its session, if it had one.

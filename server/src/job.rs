@@ -138,6 +138,10 @@ impl Subject {
             .to_owned(),
             session: ended.session.as_ref().map(sessions::change),
             unread_input: ended.unread_input.get(..UNREAD).unwrap_or(&ended.unread_input).to_vec(),
+            // What is cut is what waited for the terminal, which holds less.
+            unread_upto: ended
+                .unread_upto
+                .saturating_sub(ended.unread_input.len().saturating_sub(UNREAD) as u64),
             ..self.receipt(settings)
         }
     }

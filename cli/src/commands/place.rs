@@ -2,7 +2,8 @@
 //! only a person can say.
 
 use remora_client::{
-    Class, ConnectError, Connection, HostTrust, JobError, Opened, Options, Target, connect, connect_unix,
+    AskError, Class, ConnectError, Connection, HostTrust, JobError, Opened, Options, Target, connect,
+    connect_unix,
 };
 
 use super::capture;
@@ -64,31 +65,40 @@ pub(super) struct Attempt {
 }
 
 /// A connection whose user the host has accepted.
-pub(super) struct Entered {
+pub(super) struct Entered<T> {
     pub(super) place: Place,
     pub(super) connection: Connection,
     /// Where that is in this process.
     pub(super) server: Option<LocalServer>,
     /// The host's own name, as it came.
     pub(super) host_name: String,
+    /// What was asked first.
+    pub(super) first: Result<T, AskError>,
 }
 
-/// Gets in, and waits until the host has said so: for who has more to do there than one command.
+/// Gets in, and waits until the host has said so: for who has more to do there than one command. The first question travels with the
+/// proof of who asks, as a command does.
 ///
 /// # Errors
 /// No connection, or a user that the host doesn't accept.
-pub(super) async fn enter(place: Place, reach: &Reach, timeline: &Timeline) -> Result<Entered, Failure> {
+pub(super) async fn enter<T>(
+    place: Place,
+    reach: &Reach,
+    timeline: &Timeline,
+    question: impl AsyncFn(&Connection) -> Result<T, AskError>,
+) -> Result<Entered<T>, Failure> {
     let mut access = Access::new(reach, &place);
     loop {
         let Attempt { opened, server } = place.open(reach, timeline, &mut access).await?;
-        match opened.connection.accepted().await {
+        let (accepted, first) = tokio::join!(opened.connection.accepted(), question(&opened.connection));
+        match accepted {
             Ok(host_name) => {
                 let (user, host) = (escape(&place.user), escape(&host_name));
                 timeline.note(&format!("authenticated as {user} on {host}"));
                 if let Some(key) = &opened.user_key {
                     access.remember(key);
                 }
-                return Ok(Entered { place, connection: opened.connection, server, host_name });
+                return Ok(Entered { place, connection: opened.connection, server, host_name, first });
             }
             Err(JobError::Denied) if access.sure => {
                 timeline.note("the key that was tried first is not accepted; asking about all");

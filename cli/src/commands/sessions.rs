@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use remora_client::{AskError, Class, Outcome, Target, exit_status, proto, session_name};
+use remora_client::{AskError, Class, Connection, Outcome, Target, exit_status, proto, session_name};
 use serde_json::{Value, json};
 
 use super::ending::lost;
@@ -41,28 +41,27 @@ async fn work(sessions: &Sessions) -> Result<(), Failure> {
         .map_err(|error: remora_client::TargetError| Failure::usage(error.to_string()))?;
     options::check_sessions(sessions, &target)?;
     host_keys::check(sessions.reach.known_hosts.as_deref())?;
-    let entered = enter(Place::of(target, &sessions.reach)?, &sessions.reach, &timeline).await?;
+    let place = Place::of(target, &sessions.reach)?;
+    let question = async |connection: &Connection| match &sessions.end {
+        Some(session) => connection.end_session(session_name(session, true)).await.map(|ended| vec![ended]),
+        None => connection.sessions().await,
+    };
+    let entered = enter(place, &sessions.reach, &timeline, question).await?;
     let name = entered.place.name();
-    let failed = |error: AskError| unanswered(&name, &error);
-    let text = match &sessions.end {
-        Some(session) => {
-            let ended = entered.connection.end_session(session_name(session, true)).await;
-            let ended = ended.map_err(|error| {
-                let failure = failed(error);
-                Failure { text: format!("session {}: {}", escape(session), failure.text), ..failure }
-            })?;
-            if !sessions.json {
-                say(&format!("{}: session {} is ended", escape(&name), escape(&ended.name)));
-                return Ok(());
-            }
-            json(&sessions.target, &[ended]).to_string() + "\n"
+    let mut list = entered.first.map_err(|error| {
+        let failure = unanswered(&name, &error);
+        let about = sessions.end.as_ref().map(|session| format!("session {}: ", escape(session)));
+        Failure { text: about.unwrap_or_default() + &failure.text, ..failure }
+    })?;
+    // The one that was used last is likely the one that is looked for.
+    list.sort_by_key(|session| std::cmp::Reverse(session.used_unix_ns));
+    let text = match (sessions.json, &sessions.end, list.as_slice()) {
+        (true, _, list) => json(&sessions.target, list).to_string() + "\n",
+        (false, Some(_), [ended]) => {
+            say(&format!("{}: session {} is ended", escape(&name), escape(&ended.name)));
+            return Ok(());
         }
-        None => {
-            let mut list = entered.connection.sessions().await.map_err(failed)?;
-            // The one that was used last is likely the one that is looked for.
-            list.sort_by_key(|session| std::cmp::Reverse(session.used_unix_ns));
-            if sessions.json { json(&sessions.target, &list).to_string() + "\n" } else { table(&list, now()) }
-        }
+        (false, _, list) => table(list, now()),
     };
     print(&text).map_err(|error| {
         Failure::new(Class::Internal, &name, format!("can't write standard output: {error}"))

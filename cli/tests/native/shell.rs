@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use remora_testkit::eventually;
+
 use crate::bench::{Home, REMORA, Server, own_name, run, run_with, signal};
 use crate::screen::{LOCAL, PATIENCE, Screen};
 
@@ -83,21 +85,16 @@ fn the_same_keys_show_the_same_as_in_a_local_shell() {
         &["cd /tmp; umask 027", "Enter"],
         &["umask", "Enter"],
         // Signals.
-        &["sleep 100", "Enter", "", "C-c"],
+        &["echo begun; sleep 100", "Enter", "shows begun", "C-c"],
         &["printf no-end-of-line; echo", "Enter"],
-        &["cat", "Enter", "typed", "Enter", "", "C-d"],
+        &["cat", "Enter", "typed", "Enter", "shows typed\ntyped", "C-d"],
     ];
     for keys in steps {
         for screen in [&at.screen, &local] {
-            for (index, key) in keys.iter().enumerate() {
-                if key.is_empty() {
-                    // The command has begun, and shows what was typed.
-                    screen.ends_with(
-                        keys[..index].iter().rev().find(|key| key.len() > 5 || **key == "typed").unwrap(),
-                    );
-                    std::thread::sleep(Duration::from_millis(200));
-                } else {
-                    screen.press(&[key]);
+            for key in *keys {
+                match key.strip_prefix("shows ") {
+                    Some(text) => drop(screen.ends_with(&format!("\n{text}"))),
+                    None => screen.press(&[key]),
                 }
             }
         }
@@ -264,11 +261,42 @@ fn what_is_typed_ahead_is_for_who_reads_it() {
 }
 
 #[test]
+fn lines_typed_as_fast_as_can_be_run_once_each_and_in_order() {
+    let at = At::shell("");
+    let file = at.home.path("lines");
+    let lines: Vec<String> =
+        (1..=60).map(|number| format!("echo line {number} >> {}", file.display())).collect();
+    let keys: Vec<&str> = lines.iter().flat_map(|line| [line.as_str(), "Enter"]).collect();
+    for keys in keys.chunks(20) {
+        at.screen.press(keys);
+    }
+    let wanted: String = (1..=60).map(|number| format!("line {number}\n")).collect();
+    let mut seen = String::new();
+    let deadline = Instant::now() + PATIENCE;
+    while seen.lines().count() < 60 && Instant::now() < deadline {
+        seen = at.home.text("lines");
+    }
+    assert_eq!(seen, wanted);
+    at.screen.ends_with(&prompt("~"));
+    assert_eq!(at.home.text("lines"), wanted);
+}
+
+#[test]
 fn jobs_are_stopped_and_go_on() {
     let at = At::shell("");
     let screen = &at.screen;
     screen.enter("fg");
     screen.shows("fg: no current job");
+    // What is typed at once behind a Ctrl-Z is for the prompt.
+    screen.enter("echo begun; sleep 1000");
+    screen.shows("\nbegun\n");
+    screen.press(&[
+        "C-z", "k", "i", "l", "l", "Space", "%", "x", "C-u", "e", "c", "h", "o", "Space", "q", "Enter",
+    ]);
+    screen.shows("\nq\n");
+    screen.enter("fg");
+    screen.ends_with("sleep 1000");
+    screen.press(&["C-c"]);
     screen.enter("clear");
     screen.enter("sleep 1000");
     at.server.wait_for_log("job started");
@@ -285,12 +313,13 @@ fn jobs_are_stopped_and_go_on() {
     screen.ends_with("sleep 1000");
     screen.press(&["C-c"]);
     screen.ends_with(&format!("130 {}", prompt("~")));
+    screen.enter("clear");
     let file = at.home.path("text");
     screen.enter(&format!("vim.tiny -u NONE {}", file.display()));
     screen.shows("[New File]");
     screen.type_text("ione");
     screen.press(&["Escape", "C-z"]);
-    screen.shows("[1]+  Stopped");
+    screen.shows("[1]+  Stopped                 vim.tiny");
     screen.enter("echo between; fg");
     screen.enter("fg");
     screen.shows("\none\n~");
@@ -386,9 +415,11 @@ fn typing_does_not_wait_for_a_host_that_is_stuck() {
     screen.press(&["BSpace", "Enter"]);
     screen.enter("x");
     // A person looks on for a while, and has enough.
-    std::thread::sleep(Duration::from_secs(4));
-    screen.type_text("~.");
-    screen.shows("you left by ~.");
+    eventually(PATIENCE, "one can leave", || {
+        screen.press(&["Enter"]);
+        screen.type_text("~.");
+        screen.text().contains("you left by ~.")
+    });
     screen.shows("left with 198");
     at.server.signal("CONT");
 }
@@ -515,6 +546,32 @@ fn a_named_session_is_shared_with_exec_and_kept() {
     let mut local = home.remora();
     local.args(["sessions", "local"]);
     run(local).complained(193, "remora: usage: local keeps no sessions", "");
+}
+
+#[test]
+fn who_is_not_accepted_gets_no_prompt_and_no_session() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let target = server.target();
+    // The key that worked before, and is used first, doesn't any more; another one does.
+    let mut shell = home.remora();
+    shell.args(["shell", &target]);
+    run_with(shell, b"true\n").ended(0);
+    home.make_key(".ssh/id_ecdsa", "ecdsa", "");
+    home.authorize(&[".ssh/id_ecdsa"]);
+    let mut shell = home.remora();
+    shell.args(["shell", &target]);
+    assert_eq!(run_with(shell, b"echo in\n").ended(0).out(), "in\n");
+    home.make_key("other", "ed25519", "");
+    home.authorize(&["other"]);
+    for verb in ["shell", "sessions"] {
+        let mut command = home.remora();
+        command.args([verb, &target]);
+        run_with(command, b"echo in\n").complained(195, "remora: 127.0.0.1", "unauthenticated");
+    }
+    let mut command = home.remora();
+    command.args(["shell", "127.0.0.1:1"]);
+    run_with(command, b"").complained(194, "remora: 127.0.0.1:1: unreachable: ", "port 1 open");
 }
 
 #[test]

@@ -379,6 +379,9 @@ pub struct Receipt {
     /// On a terminal with job control: what was typed and the command didn't read, 16 KiB at most.
     #[prost(bytes = "vec", tag = "23")]
     pub unread_input: ::prost::alloc::vec::Vec<u8>,
+    /// Offset in stdin behind what unread_input tells of: whatever is behind it the host threw away, and the client may still want.
+    #[prost(uint64, tag = "24")]
+    pub unread_upto: u64,
     #[prost(oneof = "receipt::Outcome", tags = "2, 3, 4")]
     pub outcome: ::core::option::Option<receipt::Outcome>,
 }

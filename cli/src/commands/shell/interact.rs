@@ -117,17 +117,18 @@ impl Person<'_> {
             };
             self.unread.clear();
             let prompt = self.native.prompt();
-            self.editor.ask(prompt.clone(), prefill);
+            self.screen.lock().await.prompted(prompt.text());
+            self.editor.ask(prompt, prefill);
             match self.answer(with).await? {
                 Entered::Line { text, ahead } => {
-                    self.screen.lock().await.typed(prompt.text(), &text);
+                    self.screen.lock().await.typed(&text);
                     self.unread = ahead;
                     if !text.trim().is_empty() {
                         return Ok(Some(text));
                     }
                 }
                 Entered::Interrupted => {
-                    self.screen.lock().await.typed(prompt.text(), "^C");
+                    self.screen.lock().await.typed("^C");
                     self.native.status = 130;
                     self.warned = false;
                 }

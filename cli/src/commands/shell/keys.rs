@@ -210,6 +210,10 @@ impl Sent {
         }
     }
 
+    pub(super) fn ends_with(&self, byte: u8) -> bool {
+        self.tail.last() == Some(&byte)
+    }
+
     /// What is behind the first `count` bytes.
     pub(super) fn behind(&self, count: u64) -> &[u8] {
         let missing = usize::try_from(self.total.saturating_sub(count)).unwrap_or(usize::MAX);

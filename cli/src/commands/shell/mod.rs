@@ -27,7 +27,7 @@ use self::prompt::Style;
 use self::record::Record;
 use self::screen::Screen;
 use super::exec::Ending;
-use super::place::{Place, enter};
+use super::place::Place;
 use super::timeline::Timeline;
 use super::{options, tty};
 use crate::arguments::Shell;
@@ -86,8 +86,7 @@ async fn work(shell: &Shell) -> Result<(u8, bool), Failure> {
     }
     let place = Place::of(target, &shell.reach)?;
     let record = recording(shell)?;
-    let entered = enter(place, &shell.reach, &timeline).await?;
-    let mut native = Native::open(entered, shell, interactive, style, timeline).await?;
+    let mut native = Native::open(place, shell, interactive, style, timeline).await?;
     let screen = if interactive && shell.no_pty { screen(record).tinted() } else { screen(record) };
     let result = if interactive {
         interact::interact(&mut native, screen, style).await.map(|status| (status, false))

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remora_client::{
-    AskError, Class, Connection, Finished, Outcome, Request, Target, exit_status, outcome_of, proto,
-    session_name, terminal_like,
+    Class, Connection, Finished, Outcome, Request, Target, exit_status, outcome_of, proto, session_name,
+    terminal_like,
 };
 use tokio::sync::Mutex;
 
 use super::super::ending::{job_id, killed_by, lost, not_started};
 use super::super::local::LocalServer;
-use super::super::place::{Entered, Place};
+use super::super::place::{Entered, Place, enter};
 use super::super::sessions::unanswered;
 use super::super::timeline::Timeline;
 use super::super::{session, tty};
@@ -69,26 +69,26 @@ pub(super) enum After {
 }
 
 impl Native {
-    /// Finds or makes the session.
+    /// Gets in, and finds or makes the session.
     ///
     /// # Errors
-    /// The host has none for us.
+    /// No connection, or the host has no session for us.
     pub(super) async fn open(
-        entered: Entered,
+        place: Place,
         shell: &Shell,
         interactive: bool,
         style: Style,
         timeline: Timeline,
     ) -> Result<Self, Failure> {
-        let Entered { place, connection, server, host_name } = entered;
         let session = match &shell.session {
             Some(name) => name.clone(),
             None => fresh_name(&place.name())?,
         };
-        let info = connection
-            .open_session(session_name(&session, false))
-            .await
-            .map_err(|error: AskError| unanswered(&place.name(), &error))?;
+        let question =
+            async |connection: &Connection| connection.open_session(session_name(&session, false)).await;
+        let entered = enter(place, &shell.reach, &timeline, question).await?;
+        let Entered { place, connection, server, host_name, first } = entered;
+        let info = first.map_err(|error| unanswered(&place.name(), &error))?;
         timeline.note(&format!(
             "session {}: {}",
             escape(&info.name),
@@ -227,11 +227,11 @@ impl Native {
                 Ok(finished) => return self.ended(&finished, &live, with).await,
                 Err(error) => return Err(self.keeping(lost(&name, &error))),
             },
-            Ran::Stopped => {
+            Ran::Stopped { typed } => {
                 self.status = 128 + STOPPED;
                 let text = self.jobs.stopped(live);
                 self.show(with, &text).await?;
-                Vec::new()
+                typed
             }
             Ran::GivenUp => {
                 self.status = 130;
@@ -296,8 +296,7 @@ impl Native {
         let again = |byte: &u8| if *byte == 0 { CTRL_D } else { *byte };
         let mut unread: Vec<u8> = receipt.unread_input.iter().map(again).collect();
         if self.terminal.is_some() {
-            let passed = receipt.stdin.as_ref().map_or(0, |report| report.length);
-            unread.extend_from_slice(live.sent.behind(passed));
+            unread.extend_from_slice(live.sent.behind(receipt.unread_upto));
         }
         Ok(After::Next { unread })
     }

@@ -109,15 +109,16 @@ impl PlainShell<'_> {
                 Err(prefill) => prefill,
             };
             unread.clear();
+            self.screen.prompted(PROMPT);
             editor.ask(Shown::fixed(PROMPT), prefill);
             let line = match self.answer(&mut editor).await? {
                 Entered::Line { text, ahead } => {
-                    self.screen.typed(PROMPT, &text);
+                    self.screen.typed(&text);
                     unread = ahead;
                     text
                 }
                 Entered::Interrupted => {
-                    self.screen.typed(PROMPT, "^C");
+                    self.screen.typed("^C");
                     continue;
                 }
                 Entered::End => return Ok(self.status),

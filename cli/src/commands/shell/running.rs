@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use remora_client::{Finished, JobError, Reader};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -18,6 +19,11 @@ use super::signals::{Signals, Told};
 
 /// How long a command runs before it gets what was typed ahead: most are over by then, and each that gets it shows it anew.
 const BEFORE_TYPED: Duration = Duration::from_millis(50);
+
+/// Ctrl-Z, as a terminal's usual SUSP character.
+const STOP: u8 = 0x1a;
+/// How long what is typed behind it waits for the command to be stopped, and so to be for the prompt. Some take it for a key as any.
+const BEHIND_STOP: Duration = Duration::from_millis(300);
 
 /// Where a job runs.
 pub(super) struct Around<'a> {
@@ -33,8 +39,8 @@ pub(super) struct Around<'a> {
 pub(super) enum Ran {
     /// It has ended.
     Ended(Box<Result<Finished, JobError>>),
-    /// It was stopped.
-    Stopped,
+    /// It was stopped; this was typed behind that.
+    Stopped { typed: Vec<u8> },
     /// A person wants its prompt back: the host ends the job.
     GivenUp,
     /// A person left, by `~.`.
@@ -53,6 +59,8 @@ pub(super) async fn run(live: &mut Live, around: &mut Around<'_>, typed: Vec<u8>
     let leaving = RefCell::new(Leaving::new());
     // Bytes that are on their way to the screen: a job that is stopped meanwhile is told of behind them.
     let busy = Cell::new(0_u32);
+    // What was typed behind a Ctrl-Z.
+    let held = RefCell::new(Vec::new());
     let heard = || leaving.borrow_mut().heard();
     let pump = async {
         let streams = async {
@@ -84,9 +92,20 @@ pub(super) async fn run(live: &mut Live, around: &mut Around<'_>, typed: Vec<u8>
                 return Ran::Left;
             }
             // Before it is written: what the job doesn't take any more is typed again at the prompt.
-            sent.add(&bytes);
-            if !stdin.write(bytes).await {
+            let (now, later) = up_to_stop(bytes);
+            sent.add(&now);
+            if !stdin.write(now).await {
+                held.borrow_mut().extend_from_slice(&later);
                 return std::future::pending().await;
+            }
+            if sent.ends_with(STOP) {
+                held.borrow_mut().extend_from_slice(&later);
+                tokio::time::sleep(BEHIND_STOP).await;
+                let later: Bytes = held.take().into();
+                sent.add(&later);
+                if !stdin.write(later).await {
+                    return std::future::pending().await;
+                }
             }
         }
     };
@@ -105,10 +124,12 @@ pub(super) async fn run(live: &mut Live, around: &mut Around<'_>, typed: Vec<u8>
                 Ok(result) => Ran::Ended(Box::new(result)),
                 Err(error) => Ran::Broken(error),
             },
-            _ = &mut stopped => return Ran::Stopped,
+            _ = &mut stopped => return Ran::Stopped { typed: held.take() },
             ran = &mut feed => return ran,
             told = around.signals.next() => match told {
                 Told::Interrupt => {
+                    // The terminal shows ^C.
+                    screen.lock().await.at_start = false;
                     interrupts += 1;
                     if interrupts > 1 {
                         return Ran::GivenUp;
@@ -127,6 +148,14 @@ pub(super) async fn run(live: &mut Live, around: &mut Around<'_>, typed: Vec<u8>
                 return Ran::Broken(error);
             },
         }
+    }
+}
+
+/// What may be sent now, and what is behind a Ctrl-Z in it.
+fn up_to_stop(mut bytes: Bytes) -> (Bytes, Bytes) {
+    match bytes.iter().position(|byte| *byte == STOP) {
+        Some(at) => (bytes.split_to(at + 1), bytes),
+        None => (bytes, Bytes::new()),
     }
 }
 

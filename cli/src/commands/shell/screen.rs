@@ -100,11 +100,16 @@ impl Screen {
         self.out.write(line).await
     }
 
-    /// A line was typed at a prompt and is on the screen already.
-    pub(super) fn typed(&mut self, prompt: &str, line: &str) {
+    /// The editor shows a prompt.
+    pub(super) fn prompted(&mut self, prompt: &str) {
+        self.copy(prompt.as_bytes());
+    }
+
+    /// A line was typed behind the prompt, and is on the screen already.
+    pub(super) fn typed(&mut self, line: &str) {
         let further = format!("\r\n{}", super::prompt::CONTINUED);
         self.at_start = true;
-        self.copy(format!("{prompt}{}\r\n", line.replace('\n', &further)).as_bytes());
+        self.copy(format!("{}\r\n", line.replace('\n', &further)).as_bytes());
     }
 
     /// The window has another size.
