@@ -126,6 +126,7 @@ pub(crate) fn change(change: &SessionChange) -> proto::SessionChange {
         Carried::Captured => proto::Carried::Captured,
         Carried::Unchanged => proto::Carried::Unchanged,
         Carried::NotCaptured => proto::Carried::NotCaptured,
+        Carried::Lost => proto::Carried::Lost,
     };
     proto::SessionChange {
         carried: carried as i32,

@@ -6,9 +6,6 @@ use serde_json::{Value, json};
 use super::receipt::text;
 use crate::printable::escape;
 
-/// How a note begins that is told in any case: the host refused to keep something.
-const REFUSED: &str = "refused:";
-
 /// What became of the session, as `-v` tells it.
 pub(super) fn told(change: &SessionChange) -> String {
     let name = escape(&change.name);
@@ -23,15 +20,13 @@ pub(super) fn told(change: &SessionChange) -> String {
         Carried::NotCaptured | Carried::Unspecified => {
             format!("session {name}: nothing was captured: {}", escape(&change.note))
         }
+        Carried::Lost => format!("session {name}: what the line changed is lost: {}", escape(&change.note)),
     }
 }
 
 /// What a person should know without having asked.
 pub(super) fn loud_note(change: &SessionChange) -> Option<String> {
-    change
-        .note
-        .starts_with(REFUSED)
-        .then(|| format!("session {}: {}", escape(&change.name), escape(&change.note)))
+    (change.carried() == Carried::Lost).then(|| told(change))
 }
 
 /// The `session` of a receipt.
@@ -44,6 +39,7 @@ pub(super) fn object(change: &SessionChange) -> Value {
             Carried::Captured => "captured",
             Carried::Unchanged => "unchanged",
             Carried::NotCaptured | Carried::Unspecified => "not-captured",
+            Carried::Lost => "lost",
         },
         "note": (!change.note.is_empty()).then_some(&change.note),
     })
@@ -56,9 +52,9 @@ mod tests {
     #[test]
     fn what_the_host_says_of_a_session_is_escaped() {
         let change = SessionChange {
-            carried: Carried::NotCaptured.into(),
+            carried: Carried::Lost.into(),
             working_directory: b"/a\x1b[2J".to_vec(),
-            note: "refused: 11 MiB\n".to_owned(),
+            note: "11 MiB\n".to_owned(),
             name: "build\u{1b}".to_owned(),
             ..SessionChange::default()
         };

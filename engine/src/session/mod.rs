@@ -42,8 +42,10 @@ pub enum Carried {
     Captured,
     /// It can't change a session.
     Unchanged,
-    /// Nothing was merged; the note says why.
+    /// Nothing was merged, by the line's own doing or because its shell can't tell; the note says why.
     NotCaptured,
+    /// What it changed can't be kept; the note says why.
+    Lost,
 }
 
 /// What a job did to its session.

@@ -41,8 +41,10 @@ enum Means {
     Program,
     /// Its shell tells.
     Told { collector: Collector, dialect: Dialect },
-    /// Nobody will know, for this reason.
-    Nobody(String),
+    /// Nobody will know: its shell can't tell.
+    Untold,
+    /// Nobody will know, for a reason that is ours.
+    Lost(String),
 }
 
 /// What beginning a job needs.
@@ -96,7 +98,8 @@ pub(crate) fn begin(
                     request.program = Program::Line(text);
                     Means::Told { collector, dialect }
                 }
-                Err(why) => Means::Nobody(why),
+                Err(Untellable::Shell) => Means::Untold,
+                Err(Untellable::Fault(why)) => Means::Lost(why),
             }
         }
         _ => Means::Program,
@@ -123,6 +126,14 @@ fn path(bytes: &[u8]) -> std::path::PathBuf {
     std::ffi::OsStr::from_bytes(bytes).into()
 }
 
+/// Why a shell can't be made to tell its state.
+enum Untellable {
+    /// It isn't one of those that are known.
+    Shell,
+    /// Something is wrong here.
+    Fault(String),
+}
+
 /// The text that makes a shell tell its state, and where it tells it.
 fn capture(
     line: &[u8],
@@ -130,20 +141,21 @@ fn capture(
     is_right: bool,
     before: &State,
     folder: Option<&Folder>,
-) -> Result<(Vec<u8>, Collector), String> {
+) -> Result<(Vec<u8>, Collector), Untellable> {
     if dialect == Dialect::Other {
-        return Err(
-            "nothing is known of this shell: only the directory is kept, and only cd changes it".to_owned()
-        );
+        return Err(Untellable::Shell);
     }
-    let fifo = folder.ok_or_else(|| "there is no folder to capture by".to_owned())?.fifo()?;
+    let folder = folder.ok_or_else(|| Untellable::Fault("there is no folder to capture by".to_owned()))?;
+    let fifo = folder.fifo().map_err(Untellable::Fault)?;
     let text = wrap::wrap(dialect, line, is_right, fifo.path(), before)
         .filter(|text| text.len() < limits::VARIABLE)
         .ok_or_else(|| {
-            format!("line, aliases and functions together are longer than {} bytes", limits::VARIABLE)
+            let limit = limits::VARIABLE;
+            Untellable::Fault(format!("line, aliases and functions together are longer than {limit} bytes"))
         })?;
-    let collector =
-        fifo.collect().map_err(|error| format!("the state of the shell can't be read: {error}"))?;
+    let collector = fifo
+        .collect()
+        .map_err(|error| Untellable::Fault(format!("the state of the shell can't be read: {error}")))?;
     Ok((text, collector))
 }
 
@@ -155,8 +167,7 @@ fn answered(session: &Session, before: &State, answer: Answer) -> Begun {
         Ok(()) => Begun::Answered { stdout, status, change: change(Carried::Simulated, String::new()) },
         Err(error) => {
             // A shell would have taken it: nothing is kept, and that is said.
-            let note = format!("refused: {error}");
-            Begun::Answered { stdout, status, change: change(Carried::NotCaptured, note) }
+            Begun::Answered { stdout, status, change: change(Carried::Lost, error.to_string()) }
         }
     }
 }
@@ -167,22 +178,29 @@ impl Running {
         let means = std::mem::replace(&mut self.means, Means::Program);
         let (carried, note) = match means {
             Means::Program => (Carried::Unchanged, String::new()),
-            Means::Nobody(why) => (Carried::NotCaptured, why),
+            Means::Untold => {
+                let note =
+                    "nothing is known of this shell: only the directory is kept, and only cd changes it";
+                (Carried::NotCaptured, note.to_owned())
+            }
+            Means::Lost(why) => (Carried::Lost, why),
             Means::Told { collector, dialect } => {
                 let (bytes, length) = collector.finish();
                 if length > limits::CAPTURE {
                     let limit = limits::ENVIRONMENT;
                     let note = format!(
-                        "refused: the shell's state has {length} bytes, and a session's environment {limit} at most"
+                        "the shell's state has {length} bytes, and a session's environment {limit} at most"
                     );
-                    (Carried::NotCaptured, note)
+                    (Carried::Lost, note)
                 } else if let Some(after) = told::read(dialect, &bytes, &self.before) {
                     match self.session.merge(&self.before, &after) {
                         Ok(()) => (Carried::Captured, String::new()),
-                        Err(error) => (Carried::NotCaptured, format!("refused: {error}")),
+                        Err(error) => (Carried::Lost, error.to_string()),
                     }
+                } else if length > 0 && !matches!(how, How::Signaled { .. }) {
+                    (Carried::Lost, "what the shell told of its state isn't whole".to_owned())
                 } else {
-                    (Carried::NotCaptured, untold(how, length).to_owned())
+                    (Carried::NotCaptured, untold(how).to_owned())
                 }
             }
         };
@@ -197,10 +215,9 @@ impl Drop for Running {
 }
 
 /// Why a shell told nothing.
-fn untold(how: How, length: usize) -> &'static str {
-    match (how, length) {
-        (How::Signaled { .. }, _) => "the shell was killed",
-        (_, 0) => "the line set an EXIT trap of its own, replaced its shell, or the shell couldn't run it",
-        _ => "what the shell told of its state isn't whole",
+fn untold(how: How) -> &'static str {
+    match how {
+        How::Signaled { .. } => "the shell was killed",
+        _ => "the line set an EXIT trap of its own, replaced its shell, or the shell couldn't run it",
     }
 }

@@ -658,8 +658,10 @@ pub enum Carried {
     Captured = 2,
     /// It is a program that can't change a session.
     Unchanged = 3,
-    /// Nothing of what it may have changed was merged; the note says why.
+    /// Nothing of what it may have changed was merged, by its own doing (a trap, exec, a kill) or because its shell can't tell; the note says why.
     NotCaptured = 4,
+    /// What it changed can't be kept, and its user must know; the note says why.
+    Lost = 5,
 }
 impl Carried {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -673,6 +675,7 @@ impl Carried {
             Self::Captured => "CARRIED_CAPTURED",
             Self::Unchanged => "CARRIED_UNCHANGED",
             Self::NotCaptured => "CARRIED_NOT_CAPTURED",
+            Self::Lost => "CARRIED_LOST",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -683,6 +686,7 @@ impl Carried {
             "CARRIED_CAPTURED" => Some(Self::Captured),
             "CARRIED_UNCHANGED" => Some(Self::Unchanged),
             "CARRIED_NOT_CAPTURED" => Some(Self::NotCaptured),
+            "CARRIED_LOST" => Some(Self::Lost),
             _ => None,
         }
     }
