@@ -258,6 +258,10 @@ fn what_is_typed_ahead_is_for_who_reads_it() {
     assert_eq!(third.trim_end(), format!("here\n{prompt} echo not yet"), "{seen}");
     screen.press(&["Enter"]);
     screen.shows("\nnot yet\n");
+    screen.enter("echo begun; sleep 0.5");
+    screen.shows("\nbegun\n");
+    screen.press(&["C-d"]);
+    screen.shows("left with 0");
 }
 
 #[test]

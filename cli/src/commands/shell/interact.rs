@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::completion::{FromHost, Known, answer};
 use super::editor::{Editor, Entered, Parts};
 use super::jobs::News;
-use super::keys::{Keys, first_command};
+use super::keys::{CTRL_C, CTRL_D, Keys, first_command};
 use super::native::{After, Native, With};
 use super::prompt::Style;
 use super::screen::Screen;
@@ -97,8 +97,13 @@ impl Person<'_> {
         let dialect = self.native.dialect();
         loop {
             // Who pressed Ctrl-C wants nothing of what came before.
-            if let Some(at) = self.unread.iter().rposition(|byte| *byte == 0x03) {
+            if let Some(at) = self.unread.iter().rposition(|byte| *byte == CTRL_C) {
                 self.unread.drain(..=at);
+            }
+            // At the beginning of a line Ctrl-D leaves, also one that was typed ahead.
+            if self.unread.first() == Some(&CTRL_D) {
+                self.unread.remove(0);
+                return Ok(None);
             }
             let prefill = match first_command(&self.unread, |text| is_whole(text, dialect)) {
                 Ok((line, taken)) => {

@@ -10,6 +10,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
+pub(super) const CTRL_C: u8 = 0x03;
+pub(super) const CTRL_D: u8 = 0x04;
+
 /// Most bytes read at once.
 const READ: usize = 16 * 1024;
 

@@ -17,7 +17,7 @@ use super::super::sessions::unanswered;
 use super::super::timeline::Timeline;
 use super::super::{session, tty};
 use super::jobs::{Jobs, Live};
-use super::keys::{Keys, Sent};
+use super::keys::{CTRL_D, Keys, Sent};
 use super::prompt::{Shown, Style, took};
 use super::running::{Around, Ran, run};
 use super::screen::Screen;
@@ -364,9 +364,6 @@ impl Native {
 
 /// The number of SIGTSTP on Linux: what a shell tells of a command that was stopped.
 const STOPPED: u8 = 20;
-
-/// What ends input that is typed.
-const CTRL_D: u8 = 4;
 
 /// What all lines share.
 pub(super) struct With<'a> {

@@ -9,7 +9,7 @@ use super::super::capture;
 use super::super::ending::killed_by;
 use super::super::timeline::Timeline;
 use super::editor::{Editor, Entered, Parts};
-use super::keys::first_command;
+use super::keys::{CTRL_D, first_command};
 use super::prompt::{Shown, Style};
 use super::screen::{Of, Screen};
 use super::script::Commands;
@@ -96,6 +96,9 @@ impl PlainShell<'_> {
         // What was typed ahead is for the next lines: this wire carries no input.
         let mut unread = Vec::new();
         loop {
+            if unread.first() == Some(&CTRL_D) {
+                return Ok(self.status);
+            }
             let prefill = match first_command(&unread, |text| is_whole(text, Dialect::Posix)) {
                 Ok((line, taken)) => {
                     unread.drain(..taken);
