@@ -404,6 +404,33 @@ fn the_terminal_is_restored_whatever_happens() {
 }
 
 #[test]
+fn nothing_is_left_when_the_terminal_goes_without_a_word() {
+    for target in ["native", "header"] {
+        let home = Home::with_key();
+        let mut command = Server::command(&home, &["host_key"]);
+        home.make_key("host_key", "ed25519", "");
+        command.args(["--listen", "native://127.0.0.1:0", "--listen", "header://127.0.0.1:0"]);
+        command.arg("--allow-plaintext-root");
+        let server = Server::spawn(&home, command);
+        home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+        let url = server.listening().into_iter().find(|url| url.starts_with(target)).unwrap();
+        let screen = Screen::open(&home, 20);
+        let pid = home.path("pid");
+        // In a session of its own it gets no SIGHUP, as under su.
+        screen
+            .enter(&format!("clear; setsid -w sh -c 'echo $$ > {}; exec {REMORA} shell {url}'", pid.display()));
+        screen.shows(if target == "native" { "127.0.0.1:~" } else { ">>>:" });
+        let process = format!("/proc/{}", home.text("pid").trim());
+        assert!(std::path::Path::new(&process).exists());
+        drop(screen);
+        eventually(PATIENCE, "it ends", || {
+            let stat = std::fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        });
+    }
+}
+
+#[test]
 fn typing_does_not_wait_for_a_host_that_is_stuck() {
     let at = At::shell("");
     let screen = &at.screen;

@@ -33,14 +33,11 @@ pub(super) async fn interact(native: &mut Native, screen: Screen, style: Style) 
     };
     let mut signals = Signals::watch().map_err(broken)?;
     let raw = RawMode::enter().map_err(broken)?;
-    let keys = match native.terminal {
-        Some(_) => Some(Keys::open().map_err(broken)?),
-        None => {
-            // Ctrl-C is a signal there.
-            raw.suspend();
-            None
-        }
-    };
+    let keys = Keys::open().map_err(broken)?;
+    if native.terminal.is_none() {
+        // Ctrl-C is a signal there.
+        raw.suspend();
+    }
     let known = Arc::new(Known::default());
     let (questions, asked) = mpsc::unbounded_channel();
     let answering = answer(Arc::downgrade(&native.connection), native.session.clone(), known.clone(), asked);
@@ -54,8 +51,10 @@ pub(super) async fn interact(native: &mut Native, screen: Screen, style: Style) 
     })
     .map_err(broken)?;
     let screen = Mutex::new(screen);
-    let mut person = Person { native, editor, known, screen: &screen, unread: Vec::new(), warned: false };
-    let with = With { screen: &screen, keys: keys.as_ref(), signals: &mut signals, interactive: true };
+    let native_keys = native.terminal.is_some().then_some(&keys);
+    let mut person =
+        Person { terminal: &keys, native, editor, known, screen: &screen, unread: Vec::new(), warned: false };
+    let with = With { screen: &screen, keys: native_keys, signals: &mut signals, interactive: true };
     let result = person.work(with).await;
     answering.abort();
     result
@@ -63,6 +62,7 @@ pub(super) async fn interact(native: &mut Native, screen: Screen, style: Style) 
 
 struct Person<'a> {
     native: &'a mut Native,
+    terminal: &'a Keys,
     editor: Editor,
     known: Arc<Known>,
     screen: &'a Mutex<Screen>,
@@ -165,6 +165,7 @@ impl Person<'_> {
                 biased;
                 entered = self.editor.answer() => return Ok(entered),
                 error = connection.ended() => self.native.lost(&error),
+                () = self.terminal.hung_up() => self.native.told_to_end(signal_hook::consts::SIGHUP),
                 told = with.signals.next() => match told {
                     Told::End(signal) => self.native.told_to_end(signal),
                     Told::Resized(size) => {
