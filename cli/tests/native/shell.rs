@@ -417,8 +417,10 @@ fn nothing_is_left_when_the_terminal_goes_without_a_word() {
         let screen = Screen::open(&home, 20);
         let pid = home.path("pid");
         // In a session of its own it gets no SIGHUP, as under su.
-        screen
-            .enter(&format!("clear; setsid -w sh -c 'echo $$ > {}; exec {REMORA} shell {url}'", pid.display()));
+        screen.enter(&format!(
+            "clear; setsid -w sh -c 'echo $$ > {}; exec {REMORA} shell {url}'",
+            pid.display()
+        ));
         screen.shows(if target == "native" { "127.0.0.1:~" } else { ">>>:" });
         let process = format!("/proc/{}", home.text("pid").trim());
         assert!(std::path::Path::new(&process).exists());
