@@ -258,6 +258,10 @@ fn what_is_typed_ahead_is_for_who_reads_it() {
     assert_eq!(third.trim_end(), format!("here\n{prompt} echo not yet"), "{seen}");
     screen.press(&["Enter"]);
     screen.shows("\nnot yet\n");
+    screen.enter("echo begun; sleep 0.5");
+    screen.shows("\nbegun\n");
+    screen.press(&["C-d"]);
+    screen.shows("left with 0");
 }
 
 #[test]
@@ -396,6 +400,35 @@ fn the_terminal_is_restored_whatever_happens() {
         assert!(seen.contains("lost: the connection was lost"), "{seen}");
         assert_eq!(modes(&at.screen), before);
         at.server = Server::start(&at.home);
+    }
+}
+
+#[test]
+fn nothing_is_left_when_the_terminal_goes_without_a_word() {
+    for target in ["native", "header"] {
+        let home = Home::with_key();
+        let mut command = Server::command(&home, &["host_key"]);
+        home.make_key("host_key", "ed25519", "");
+        command.args(["--listen", "native://127.0.0.1:0", "--listen", "header://127.0.0.1:0"]);
+        command.arg("--allow-plaintext-root");
+        let server = Server::spawn(&home, command);
+        home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+        let url = server.listening().into_iter().find(|url| url.starts_with(target)).unwrap();
+        let screen = Screen::open(&home, 20);
+        let pid = home.path("pid");
+        // In a session of its own it gets no SIGHUP, as under su.
+        screen.enter(&format!(
+            "clear; setsid -w sh -c 'echo $$ > {}; exec {REMORA} shell {url}'",
+            pid.display()
+        ));
+        screen.shows(if target == "native" { "127.0.0.1:~" } else { ">>>:" });
+        let process = format!("/proc/{}", home.text("pid").trim());
+        assert!(std::path::Path::new(&process).exists());
+        drop(screen);
+        eventually(PATIENCE, "it ends", || {
+            let stat = std::fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        });
     }
 }
 

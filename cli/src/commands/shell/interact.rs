@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::completion::{FromHost, Known, answer};
 use super::editor::{Editor, Entered, Parts};
 use super::jobs::News;
-use super::keys::{Keys, first_command};
+use super::keys::{CTRL_C, CTRL_D, Keys, first_command};
 use super::native::{After, Native, With};
 use super::prompt::Style;
 use super::screen::Screen;
@@ -33,14 +33,11 @@ pub(super) async fn interact(native: &mut Native, screen: Screen, style: Style) 
     };
     let mut signals = Signals::watch().map_err(broken)?;
     let raw = RawMode::enter().map_err(broken)?;
-    let keys = match native.terminal {
-        Some(_) => Some(Keys::open().map_err(broken)?),
-        None => {
-            // Ctrl-C is a signal there.
-            raw.suspend();
-            None
-        }
-    };
+    let keys = Keys::open().map_err(broken)?;
+    if native.terminal.is_none() {
+        // Ctrl-C is a signal there.
+        raw.suspend();
+    }
     let known = Arc::new(Known::default());
     let (questions, asked) = mpsc::unbounded_channel();
     let answering = answer(Arc::downgrade(&native.connection), native.session.clone(), known.clone(), asked);
@@ -54,8 +51,10 @@ pub(super) async fn interact(native: &mut Native, screen: Screen, style: Style) 
     })
     .map_err(broken)?;
     let screen = Mutex::new(screen);
-    let mut person = Person { native, editor, known, screen: &screen, unread: Vec::new(), warned: false };
-    let with = With { screen: &screen, keys: keys.as_ref(), signals: &mut signals, interactive: true };
+    let native_keys = native.terminal.is_some().then_some(&keys);
+    let mut person =
+        Person { terminal: &keys, native, editor, known, screen: &screen, unread: Vec::new(), warned: false };
+    let with = With { screen: &screen, keys: native_keys, signals: &mut signals, interactive: true };
     let result = person.work(with).await;
     answering.abort();
     result
@@ -63,6 +62,7 @@ pub(super) async fn interact(native: &mut Native, screen: Screen, style: Style) 
 
 struct Person<'a> {
     native: &'a mut Native,
+    terminal: &'a Keys,
     editor: Editor,
     known: Arc<Known>,
     screen: &'a Mutex<Screen>,
@@ -97,8 +97,13 @@ impl Person<'_> {
         let dialect = self.native.dialect();
         loop {
             // Who pressed Ctrl-C wants nothing of what came before.
-            if let Some(at) = self.unread.iter().rposition(|byte| *byte == 0x03) {
+            if let Some(at) = self.unread.iter().rposition(|byte| *byte == CTRL_C) {
                 self.unread.drain(..=at);
+            }
+            // At the beginning of a line Ctrl-D leaves, also one that was typed ahead.
+            if self.unread.first() == Some(&CTRL_D) {
+                self.unread.remove(0);
+                return Ok(None);
             }
             let prefill = match first_command(&self.unread, |text| is_whole(text, dialect)) {
                 Ok((line, taken)) => {
@@ -160,6 +165,7 @@ impl Person<'_> {
                 biased;
                 entered = self.editor.answer() => return Ok(entered),
                 error = connection.ended() => self.native.lost(&error),
+                () = self.terminal.hung_up() => self.native.told_to_end(signal_hook::consts::SIGHUP),
                 told = with.signals.next() => match told {
                     Told::End(signal) => self.native.told_to_end(signal),
                     Told::Resized(size) => {

@@ -7,8 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use reedline::{KeyCode, KeyModifiers};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::Interest;
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
+
+pub(super) const CTRL_C: u8 = 0x03;
+pub(super) const CTRL_D: u8 = 0x04;
 
 /// Most bytes read at once.
 const READ: usize = 16 * 1024;
@@ -56,6 +60,20 @@ impl Keys {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+}
+
+impl Keys {
+    /// Waits until the terminal is gone: whoever is at its prompt then may never be told by a signal (su makes a session of its own),
+    /// and the line editor reads its end again and again.
+    pub(super) async fn hung_up(&self) {
+        while let Ok(ready) = self.ready.ready(Interest::READABLE).await {
+            if ready.is_read_closed() {
+                return;
+            }
+            // What is typed is the editor's.
+            let _ = self.ready.try_io(|| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         }
     }
 }

@@ -17,13 +17,14 @@ use super::super::sessions::unanswered;
 use super::super::timeline::Timeline;
 use super::super::{session, tty};
 use super::jobs::{Jobs, Live};
-use super::keys::{Keys, Sent};
+use super::keys::{CTRL_D, Keys, Sent};
 use super::prompt::{Shown, Style, took};
 use super::running::{Around, Ran, run};
 use super::screen::Screen;
 use super::signals::Signals;
 use super::validator::Dialect;
 use super::words::{Quote, Word, written};
+use super::words_of;
 use crate::arguments::Shell;
 use crate::printable::escape;
 use crate::terminal::{Failure, hint, say};
@@ -289,7 +290,9 @@ impl Native {
         if time >= LONG && with.interactive {
             self.show(with, &self.style.dim(&took(time))).await?;
         }
-        if receipt.session.as_ref().is_some_and(|change| change.left) {
+        // A host says so where it carries the line out itself, and leaves what it isn't sure of, as all of fish, to the real shell.
+        let typed = matches!(words_of(&live.line).as_slice(), ["exit"] | ["exit", _]);
+        if typed || receipt.session.as_ref().is_some_and(|change| change.left) {
             return Ok(After::Exit);
         }
         // A Ctrl-D that waited in the host's terminal is a NUL when it is read as it is there (n_tty's __DISABLED_CHAR).
@@ -364,9 +367,6 @@ impl Native {
 
 /// The number of SIGTSTP on Linux: what a shell tells of a command that was stopped.
 const STOPPED: u8 = 20;
-
-/// What ends input that is typed.
-const CTRL_D: u8 = 4;
 
 /// What all lines share.
 pub(super) struct With<'a> {

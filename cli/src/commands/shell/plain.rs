@@ -9,7 +9,7 @@ use super::super::capture;
 use super::super::ending::killed_by;
 use super::super::timeline::Timeline;
 use super::editor::{Editor, Entered, Parts};
-use super::keys::first_command;
+use super::keys::{CTRL_D, Keys, first_command};
 use super::prompt::{Shown, Style};
 use super::screen::{Of, Screen};
 use super::script::Commands;
@@ -86,6 +86,9 @@ impl PlainShell<'_> {
             Failure::new(Class::Internal, &self.name, format!("this terminal can't be used: {error}"))
         })?;
         before.suspend();
+        let terminal = Keys::open().map_err(|error| {
+            Failure::new(Class::Internal, &self.name, format!("this terminal can't be used: {error}"))
+        })?;
         let mut editor = Editor::start(Parts {
             history: history_of(&self.name),
             validator: Box::new(Whole(Dialect::Posix)),
@@ -96,12 +99,15 @@ impl PlainShell<'_> {
         // What was typed ahead is for the next lines: this wire carries no input.
         let mut unread = Vec::new();
         loop {
+            if unread.first() == Some(&CTRL_D) {
+                return Ok(self.status);
+            }
             let prefill = match first_command(&unread, |text| is_whole(text, Dialect::Posix)) {
                 Ok((line, taken)) => {
                     unread.drain(..taken);
                     self.show(&format!("{PROMPT}{line}")).await?;
                     editor.remember(&line);
-                    match self.run(&line, &mut editor).await? {
+                    match self.run(&line, &mut editor, &terminal).await? {
                         Some(status) => return Ok(status),
                         None => continue,
                     }
@@ -111,7 +117,7 @@ impl PlainShell<'_> {
             unread.clear();
             self.screen.prompted(PROMPT);
             editor.ask(Shown::fixed(PROMPT), prefill);
-            let line = match self.answer(&mut editor).await? {
+            let line = match self.answer(&mut editor, &terminal).await? {
                 Entered::Line { text, ahead } => {
                     self.screen.typed(&text);
                     unread = ahead;
@@ -129,14 +135,14 @@ impl PlainShell<'_> {
                     return Err(Failure::new(Class::Internal, &self.name, text));
                 }
             };
-            if let Some(status) = self.run(&line, &mut editor).await? {
+            if let Some(status) = self.run(&line, &mut editor, &terminal).await? {
                 return Ok(status);
             }
         }
     }
 
     /// Runs a line; gives a status where it leaves.
-    async fn run(&mut self, line: &str, editor: &mut Editor) -> Result<Option<u8>, Failure> {
+    async fn run(&mut self, line: &str, editor: &mut Editor, terminal: &Keys) -> Result<Option<u8>, Failure> {
         match words_of(line).as_slice() {
             _ if line.trim().is_empty() => {}
             ["exit"] => return Ok(Some(self.status)),
@@ -145,7 +151,7 @@ impl PlainShell<'_> {
             }
             ["history"] => {
                 editor.ask_history();
-                if let Entered::History(lines) = self.answer(editor).await? {
+                if let Entered::History(lines) = self.answer(editor, terminal).await? {
                     for line in lines {
                         self.show(&line).await?;
                     }
@@ -195,12 +201,13 @@ impl PlainShell<'_> {
     }
 
     /// What comes of what the editor was asked, unless the peer or the system ends it all.
-    async fn answer(&mut self, editor: &mut Editor) -> Result<Entered, Failure> {
+    async fn answer(&mut self, editor: &mut Editor, terminal: &Keys) -> Result<Entered, Failure> {
         loop {
             let over = tokio::select! {
                 biased;
                 entered = editor.answer() => return Ok(entered),
                 () = self.exchange.closed() => failure(&self.name, &PlainError::Closed),
+                () = terminal.hung_up() => self.told_to_end(signal_hook::consts::SIGHUP),
                 told = self.signals.next() => match told {
                     Told::End(signal) => self.told_to_end(signal),
                     Told::Resized(size) => {
