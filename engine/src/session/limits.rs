@@ -16,6 +16,8 @@ pub(crate) const CAPTURE: usize = 4 * ENVIRONMENT;
 pub(crate) const LINE: usize = 4096;
 /// How deep a line may nest that is shown to the parser, which recurses.
 pub(crate) const DEPTH: usize = 24;
+/// How many brackets and `case`s, which count twice, such a line may hold: 24 of them would take the parser a third of a second.
+pub(crate) const BRANCHES: usize = 8;
 /// The longest name of a session.
 pub(crate) const NAME: usize = 64;
 /// Words that a completion gives at the most, and their bytes together.

@@ -64,7 +64,7 @@ fn is_directory_command(line: &[u8]) -> bool {
 
 fn parse(line: &[u8], dialect: Dialect, state: &State) -> Reading {
     let Ok(text) = std::str::from_utf8(line) else { return UNSURE };
-    if text.len() > limits::LINE || depth(text) > limits::DEPTH {
+    if text.len() > limits::LINE || depth(text) > limits::DEPTH || branches(text) > limits::BRANCHES {
         return UNSURE;
     }
     let options = ParserOptions { sh_mode: dialect == Dialect::Dash, ..ParserOptions::default() };
@@ -75,7 +75,8 @@ fn parse(line: &[u8], dialect: Dialect, state: &State) -> Reading {
     let Ok(program) = program else { return UNSURE };
     let shell = Reading::Shell { is_right: true };
     if nests(text) {
-        return shell;
+        // bash takes two at the beginning for arithmetic where others see a subshell in a subshell.
+        return if text.contains("((") { UNSURE } else { shell };
     }
     let mut commands = Vec::new();
     let mut pipes = Vec::new();
@@ -108,6 +109,12 @@ fn depth(text: &str) -> usize {
     let characters = text.chars().filter(|c| "({`[!$".contains(*c)).count();
     let words = text.split(|c: char| c.is_whitespace() || ";&|".contains(c));
     characters + words.filter(|word| RESERVED.contains(word)).count()
+}
+
+/// A bound on what the parser tries in two ways and at each level again: its time doubles with each.
+fn branches(text: &str) -> usize {
+    let cases = text.split(|c: char| c.is_whitespace() || ";&|".contains(c)).filter(|word| *word == "case");
+    text.matches('(').count() + 2 * cases.count()
 }
 
 /// Words behind which a command may hold commands.
@@ -215,7 +222,6 @@ mod tests {
             "cat <<E\nE",
             "l's'",
             "ls\ncd /",
-            "cd $((1+1))",
         ] {
             assert_eq!(reading(line), Reading::Shell { is_right: true }, "{line}");
         }
@@ -259,10 +265,20 @@ mod tests {
             assert_eq!(reading(&line), UNSURE);
         }
         assert_eq!(reading(&"ls ".repeat(2000)), UNSURE);
-        // What may come to it does it no harm.
-        for line in ["(".repeat(limits::DEPTH), "$((".repeat(limits::DEPTH / 3), "if ".repeat(limits::DEPTH)]
-        {
+        // Brackets of any depth are refused where they would take it long.
+        assert!(branches(&"(".repeat(limits::BRANCHES + 1)) > limits::BRANCHES);
+        // What may come to it does it no harm, and takes no time that anybody would notice.
+        let (wide, deep) = (limits::BRANCHES, limits::DEPTH);
+        for line in [
+            "(".repeat(wide),
+            "$((".repeat(wide / 2),
+            "case x in y) ".repeat(wide / 3),
+            "if ".repeat(deep),
+            "{ ".repeat(deep),
+            "f() ( ".repeat(wide / 2),
+        ] {
             assert_eq!(reading(&line), UNSURE);
         }
+        assert_eq!(reading("((until true; do :; done; echo x)\n)"), UNSURE);
     }
 }

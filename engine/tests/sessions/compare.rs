@@ -259,4 +259,6 @@ async fn fish_goes_where_it_is_told() {
         assert_eq!((done.status(), done.carried()), (0, carried), "{line}: {done:?}");
     }
     assert_eq!(session.working_directory(), host.home().join("a b/c"));
+    let done = host.run(&session, "exit 3").await;
+    assert_eq!((done.status(), done.carried(), done.change().left), (3, Simulated, true));
 }

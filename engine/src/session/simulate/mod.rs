@@ -78,6 +78,7 @@ impl Scene<'_> {
         match (name.as_slice(), self.dialect) {
             (b"cd", _) => self.cd(&arguments),
             (b"pwd", _) => self.pwd(&arguments),
+            (b"exit", _) => self.exit(&arguments),
             // Fish words its own commands in ways of its own, and nothing else is known under another shell.
             (_, Dialect::Fish | Dialect::Other) => Err(Unsure),
             (b"pushd", Dialect::Bash) => self.pushd(&arguments),
@@ -88,7 +89,6 @@ impl Scene<'_> {
             (b"umask", _) => self.umask(&arguments),
             (b"alias", _) => self.alias(&arguments),
             (b"unalias", _) => self.unalias(&arguments),
-            (b"exit", _) => self.exit(&arguments),
             _ => Err(Unsure),
         }
     }
