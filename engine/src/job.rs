@@ -217,6 +217,10 @@ pub(crate) fn stop(shared: &Shared, state: &mut crate::state::State, reason: End
     }
     let reason = (!state.is_over()).then_some(reason);
     state.stopping = Some(Stopping { reason, since: Instant::now() });
+    if state.terminal.is_some() && reason == Some(EndReason::ClientGone) {
+        // Whose person is gone is hung up, as it is under ssh: an interactive shell ignores SIGTERM, and passes this on.
+        state.signal(shared.pids, Signal::HUP);
+    }
     state.signal(shared.pids, Signal::TERM);
     state.signal(shared.pids, Signal::CONT);
     state.wake();

@@ -59,7 +59,10 @@ pub(crate) fn read(line: &[u8], dialect: Dialect, state: &State) -> Reading {
 
 /// Under a shell that nothing is known of, only the directory is kept.
 fn is_directory_command(line: &[u8]) -> bool {
-    matches!(line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty()), Some(b"cd" | b"pwd"))
+    matches!(
+        line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty()),
+        Some(b"cd" | b"pwd" | b"exit")
+    )
 }
 
 fn parse(line: &[u8], dialect: Dialect, state: &State) -> Reading {
@@ -75,8 +78,8 @@ fn parse(line: &[u8], dialect: Dialect, state: &State) -> Reading {
     let Ok(program) = program else { return UNSURE };
     let shell = Reading::Shell { is_right: true };
     if nests(text) {
-        // bash takes two at the beginning for arithmetic where others see a subshell in a subshell.
-        return if text.contains("((") { UNSURE } else { shell };
+        // bash is of another mind than the parser about some brackets: patterns, arithmetic.
+        return if text.contains('(') { UNSURE } else { shell };
     }
     let mut commands = Vec::new();
     let mut pipes = Vec::new();
@@ -91,6 +94,7 @@ fn parse(line: &[u8], dialect: Dialect, state: &State) -> Reading {
         }));
     }
     if let [(Joint::Then, pipeline)] = pipes.as_slice()
+        && !mentions_status(line)
         && is_program(pipeline, dialect, state)
     {
         return Reading::Program;
@@ -122,6 +126,25 @@ const RESERVED: [&str; 15] = [
     "if", "while", "until", "for", "case", "select", "function", "coproc", "then", "do", "else", "time", "!",
     "[[", "{",
 ];
+
+/// Whether a line may ask how the one before it ended.
+pub(crate) fn mentions_status(line: &[u8]) -> bool {
+    [b"$?".as_slice(), b"${?", b"$status", b"${status", b"$pipestatus"]
+        .iter()
+        .any(|name| line.windows(name.len()).any(|part| part == *name))
+}
+
+/// Whether a line may end its shell: it says so, or calls a function of the session that does.
+pub(crate) fn mentions_exit(line: &[u8], state: &State) -> bool {
+    let says = |text: &[u8], wanted: &[u8]| {
+        text.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_' && *byte != b'-')
+            .any(|word| word == wanted)
+    };
+    let ends = |text: &[u8]| says(text, b"exit") || says(text, b"bye");
+    ends(line)
+        || state.functions.iter().any(|(name, source)| says(line, name) && ends(source))
+        || state.aliases.iter().any(|(name, value)| says(line, name) && ends(value))
+}
 
 /// Whether a line holds what may nest, by a look at its characters and words: too much rather than too little.
 fn nests(text: &str) -> bool {
@@ -211,8 +234,7 @@ mod tests {
             ". ./env",
             "$EDITOR x",
             "ls &",
-            "f() { :; }",
-            "echo $(ls)",
+            "ls $?",
             "ls ${X:=1}",
             "ls | read x",
             "time ls",
@@ -225,7 +247,7 @@ mod tests {
         ] {
             assert_eq!(reading(line), Reading::Shell { is_right: true }, "{line}");
         }
-        for line in ["ls '", "ls | | wc", "ls &&", "cd / )", "fi", "echo $(ls"] {
+        for line in ["ls '", "ls | | wc", "ls &&", "cd / )", "fi", "echo $(ls", "f() { :; }", "echo $(ls)"] {
             assert_eq!(reading(line), UNSURE, "{line}");
         }
     }

@@ -31,6 +31,7 @@ pub(crate) use running::{Begun, Captures, Place, Running, begin};
 
 use crate::config::BaseEnvironment;
 use crate::environment::Environment;
+use crate::outcome::How;
 use state::{Change, Map, State, TooLarge};
 
 /// How a line's changes came into a session.
@@ -186,6 +187,8 @@ impl Session {
             umask,
             aliases: Map::new(),
             functions: Map::new(),
+            marked: Map::new(),
+            status: 0,
         };
         let usage = Usage { jobs: 0, since: Instant::now(), at: SystemTime::now() };
         let inner = Inner {
@@ -239,6 +242,15 @@ impl Session {
     fn merge(&self, before: &State, after: &State) -> Result<(), TooLarge> {
         self.touch();
         Change::between(before, after).apply(&mut self.state())
+    }
+
+    /// Notes how a line ended, for the `$?` of the next.
+    fn note_status(&self, how: How) {
+        self.state().status = match how {
+            How::Exited(status) => u8::try_from(status).unwrap_or(u8::MAX),
+            How::Signaled { signal, .. } => 128_u8.saturating_add(u8::try_from(signal.number()).unwrap_or(0)),
+            How::Unknown => u8::MAX,
+        };
     }
 
     fn change(&self, carried: Carried, left: bool, note: String) -> SessionChange {
@@ -492,6 +504,7 @@ mod hostile_bytes {
             "remora 1\0",
             "/tmp\n\0",
             "0022\n\0",
+            "early\0",
             "\0",
             "declare -x ",
             "export ",
@@ -524,9 +537,10 @@ mod hostile_bytes {
                 {
                     assert!(answer.after.cwd.starts_with(b"/"), "{}", shown());
                 }
-                if let Some(after) = told::read(dialect, &bytes, &before) {
-                    assert!(after.cwd.starts_with(b"/"), "{}", shown());
+                if let Some(told) = told::read(dialect, &bytes, &before) {
+                    assert!(told.after.cwd.starts_with(b"/"), "{}", shown());
                 }
+                let _ = (line::mentions_exit(&bytes, &before), line::mentions_status(&bytes));
             }
             let _ = unquote::commands(&bytes);
             let _ = std::str::from_utf8(&bytes).map(|text| words::expand(text, &before, &|_| None));

@@ -7,7 +7,9 @@ use super::fifo::{Collector, Folder};
 use super::line::{self, Reading};
 use super::simulate::{self, Answer, Machine};
 use super::state::{Map, State};
-use super::{Carried, Session, SessionChange, limits, told, wrap};
+use super::told::{self, Told};
+use super::wrap::{self, Line};
+use super::{Carried, Session, SessionChange, limits};
 use crate::outcome::How;
 use crate::request::{JobRequest, Program};
 
@@ -39,8 +41,8 @@ pub(crate) struct Running {
 enum Means {
     /// It can change nothing.
     Program,
-    /// Its shell tells.
-    Told { collector: Collector, dialect: Dialect },
+    /// Its shell tells; also whether the line has ended it, where it may.
+    Told { collector: Collector, dialect: Dialect, may_exit: bool },
     /// Nobody will know: its shell can't tell.
     Untold,
     /// Nobody will know, for a reason that is ours.
@@ -93,10 +95,18 @@ pub(crate) fn begin(
     }
     let means = match (&request.program, reading) {
         (Program::Line(line), Reading::Shell { is_right }) => {
-            match capture(line, dialect, is_right, &before, captures.folder.as_ref()) {
+            let line = Line {
+                text: line,
+                is_right,
+                // fish marks the end of a line at no cost.
+                may_exit: dialect == Dialect::Fish || line::mentions_exit(line, &before),
+                asks_status: line::mentions_status(line),
+            };
+            let may_exit = line.may_exit;
+            match capture(&line, dialect, &before, captures.folder.as_ref()) {
                 Ok((text, collector)) => {
                     request.program = Program::Line(text);
-                    Means::Told { collector, dialect }
+                    Means::Told { collector, dialect, may_exit }
                 }
                 Err(Untellable::Shell) => Means::Untold,
                 Err(Untellable::Fault(why)) => Means::Lost(why),
@@ -136,9 +146,8 @@ enum Untellable {
 
 /// The text that makes a shell tell its state, and where it tells it.
 fn capture(
-    line: &[u8],
+    line: &Line<'_>,
     dialect: Dialect,
-    is_right: bool,
     before: &State,
     folder: Option<&Folder>,
 ) -> Result<(Vec<u8>, Collector), Untellable> {
@@ -147,7 +156,7 @@ fn capture(
     }
     let folder = folder.ok_or_else(|| Untellable::Fault("there is no folder to capture by".to_owned()))?;
     let fifo = folder.fifo().map_err(Untellable::Fault)?;
-    let text = wrap::wrap(dialect, line, is_right, fifo.path(), before)
+    let text = wrap::wrap(dialect, line, fifo.path(), before)
         .filter(|text| text.len() < limits::VARIABLE)
         .ok_or_else(|| {
             let limit = limits::VARIABLE;
@@ -162,6 +171,7 @@ fn capture(
 fn answered(session: &Session, before: &State, answer: Answer) -> Begun {
     let Answer { stdout, status, left, after } = answer;
     let merged = session.merge(before, &after);
+    session.note_status(How::Exited(status.into()));
     let change = |carried, note| session.change(carried, left, note);
     match merged {
         Ok(()) => Begun::Answered { stdout, status, change: change(Carried::Simulated, String::new()) },
@@ -176,6 +186,8 @@ impl Running {
     /// The job is over: merges what it changed.
     pub(crate) fn settle(mut self, how: How) -> SessionChange {
         let means = std::mem::replace(&mut self.means, Means::Program);
+        self.session.note_status(how);
+        let mut left = false;
         let (carried, note) = match means {
             Means::Program => (Carried::Unchanged, String::new()),
             Means::Untold => {
@@ -184,15 +196,20 @@ impl Running {
                 (Carried::NotCaptured, note.to_owned())
             }
             Means::Lost(why) => (Carried::Lost, why),
-            Means::Told { collector, dialect } => {
+            Means::Told { collector, dialect, may_exit } => {
                 let (bytes, length) = collector.finish();
                 if length > limits::CAPTURE {
+                    if let Some(after) = told::read_place(dialect, &bytes, &self.before) {
+                        // Where the line went always fits.
+                        let _ = self.session.merge(&self.before, &after);
+                    }
                     let limit = limits::ENVIRONMENT;
                     let note = format!(
                         "the shell's state has {length} bytes, and a session's environment {limit} at most"
                     );
                     (Carried::Lost, note)
-                } else if let Some(after) = told::read(dialect, &bytes, &self.before) {
+                } else if let Some(Told { after, early }) = told::read(dialect, &bytes, &self.before) {
+                    left = may_exit && early && matches!(how, How::Exited(_));
                     match self.session.merge(&self.before, &after) {
                         Ok(()) => (Carried::Captured, String::new()),
                         Err(error) => (Carried::Lost, error.to_string()),
@@ -204,7 +221,7 @@ impl Running {
                 }
             }
         };
-        self.session.change(carried, false, note)
+        self.session.change(carried, left, note)
     }
 }
 

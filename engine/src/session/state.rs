@@ -24,6 +24,10 @@ pub(crate) struct State {
     pub(crate) aliases: Map,
     /// Functions, as the shell prints them.
     pub(crate) functions: Map,
+    /// Names that are exported and have no value yet; theirs here are empty.
+    pub(crate) marked: Map,
+    /// The status of the line before, `$?`: of whichever ended last.
+    pub(crate) status: u8,
 }
 
 /// Variables that every shell keeps by itself.
@@ -53,13 +57,14 @@ impl State {
 /// What a line changed: only that, so that what other lines changed meanwhile stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// The new working directory and the one before it.
-    cwd: Option<(Vec<u8>, Option<Vec<u8>>)>,
+    cwd: Option<Vec<u8>>,
+    previous: Option<Option<Vec<u8>>>,
     stack: Option<Vec<Vec<u8>>>,
     umask: Option<u32>,
     environment: MapChange,
     aliases: MapChange,
     functions: MapChange,
+    marked: MapChange,
 }
 
 /// New values of names; none where a name is gone.
@@ -81,28 +86,39 @@ impl Change {
     /// From one state to another.
     pub(crate) fn between(before: &State, after: &State) -> Self {
         Change {
-            cwd: (before.cwd != after.cwd || before.previous != after.previous)
-                .then(|| (after.cwd.clone(), after.previous.clone())),
+            // Apart: who goes to where it is already has changed nothing but where it was before.
+            cwd: (before.cwd != after.cwd).then(|| after.cwd.clone()),
+            previous: (before.previous != after.previous).then(|| after.previous.clone()),
             stack: (before.stack != after.stack).then(|| after.stack.clone()),
             umask: (before.umask != after.umask).then_some(after.umask),
             environment: difference(&before.environment, &after.environment),
             aliases: difference(&before.aliases, &after.aliases),
             functions: difference(&before.functions, &after.functions),
+            marked: difference(&before.marked, &after.marked),
         }
     }
 
-    /// Carries it out on a session, all of it or nothing.
+    /// Carries it out on a session. Directory and mask always fit; of the rest it is all or nothing.
     ///
     /// # Errors
     /// [`TooLarge`].
     pub(crate) fn apply(self, to: &mut State) -> Result<(), TooLarge> {
+        if let Some(cwd) = self.cwd {
+            to.cwd = cwd;
+        }
+        if let Some(previous) = self.previous {
+            to.previous = previous;
+        }
+        to.umask = self.umask.unwrap_or(to.umask);
         let mut environment = apply_to(&to.environment, self.environment);
         let mut aliases = apply_to(&to.aliases, self.aliases);
         let mut functions = apply_to(&to.functions, self.functions);
+        let mut marked = apply_to(&to.marked, self.marked);
         for (what, map, limit) in [
             ("the environment", &environment, limits::ENVIRONMENT),
             ("the aliases", &aliases, limits::DEFINITIONS),
             ("the functions", &functions, limits::DEFINITIONS),
+            ("the exported names", &marked, limits::DEFINITIONS),
         ] {
             if let Some(map) = map {
                 check(what, map, limit)?;
@@ -124,15 +140,11 @@ impl Change {
             }
             to.stack = stack;
         }
-        if let Some((cwd, previous)) = self.cwd {
-            to.cwd = cwd;
-            to.previous = previous;
-        }
-        to.umask = self.umask.unwrap_or(to.umask);
         for (map, new) in [
             (&mut to.environment, &mut environment),
             (&mut to.aliases, &mut aliases),
             (&mut to.functions, &mut functions),
+            (&mut to.marked, &mut marked),
         ] {
             if let Some(new) = new.take() {
                 *map = new;
@@ -181,6 +193,8 @@ pub(super) mod tests {
             umask: 0o022,
             aliases: Map::new(),
             functions: Map::new(),
+            marked: Map::new(),
+            status: 0,
         }
     }
 
@@ -200,7 +214,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_too_large_changes_nothing() {
+    fn what_is_too_large_changes_nothing_but_the_place() {
         let before = state("/a", &[]);
         let mut big = before.clone();
         big.cwd = b"/b".to_vec();
@@ -214,6 +228,7 @@ pub(super) mod tests {
         }
         let error = Change::between(&before, &big).apply(&mut session).unwrap_err();
         assert!(error.to_string().contains(&limits::ENVIRONMENT.to_string()), "{error}");
-        assert_eq!(session, before);
+        // A line that goes somewhere is there, whatever else is lost.
+        assert_eq!(session, State { cwd: b"/b".to_vec(), ..before });
     }
 }

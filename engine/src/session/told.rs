@@ -4,21 +4,26 @@ use super::dialect::Dialect;
 use super::state::{Map, OWN, State};
 use super::unquote::commands;
 use super::words::is_name;
-use super::wrap::{BEGIN, END};
+use super::wrap::{BEGIN, EARLY, END, OURS};
 
-/// The state after a line, where `before` is the state that its shell began with; none where what was told isn't whole.
-pub(crate) fn read(dialect: Dialect, told: &[u8], before: &State) -> Option<State> {
+/// What a shell told.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// The state after the line.
+    pub(crate) after: State,
+    /// The shell ended before the line did.
+    pub(crate) early: bool,
+}
+
+/// Reads what was told, where `before` is the state that the shell began with; none where it isn't whole.
+pub(crate) fn read(dialect: Dialect, told: &[u8], before: &State) -> Option<Told> {
     let mut fields = Fields { rest: told };
-    if fields.next()? != BEGIN.as_bytes() {
-        return None;
-    }
-    let cwd = line(fields.next()?).to_vec();
-    let previous = Some(fields.next()?).filter(|path| path.starts_with(b"/")).map(<[u8]>::to_vec);
-    let umask = u32::from_str_radix(std::str::from_utf8(line(fields.next()?)).ok()?, 8).ok()?;
-    let mut after = State { umask, ..before.clone() };
+    let (mut after, early) = place(dialect, &mut fields, before)?;
     match dialect {
         Dialect::Bash | Dialect::Dash => {
-            set_environment(&mut after, exported(fields.next()?)?);
+            let (values, marked) = exported(fields.next()?)?;
+            set_environment(&mut after, values);
+            after.marked = marked;
             after.aliases = aliases(fields.next()?)?;
             let (names, text) = (fields.next()?, fields.next()?);
             after.functions = functions(names, text)?;
@@ -37,17 +42,29 @@ pub(crate) fn read(dialect: Dialect, told: &[u8], before: &State) -> Option<Stat
         }
         Dialect::Other => return None,
     }
-    if fields.next()? != END.as_bytes() || !cwd.starts_with(b"/") {
+    (fields.next()? == END.as_bytes()).then_some(Told { after, early })
+}
+
+/// As [`read`], of what was too long to be kept: the state with its new directory and mask alone.
+pub(crate) fn read_place(dialect: Dialect, told: &[u8], before: &State) -> Option<State> {
+    place(dialect, &mut Fields { rest: told }, before).map(|(after, _)| after)
+}
+
+fn place(dialect: Dialect, fields: &mut Fields<'_>, before: &State) -> Option<(State, bool)> {
+    if fields.next()? != BEGIN.as_bytes() {
         return None;
     }
-    if cwd != before.cwd {
-        // fish doesn't say where it was before.
-        after.previous = previous.or_else(|| Some(before.cwd.clone()));
-        after.cwd = cwd;
-    } else if previous.is_some() {
-        after.previous = previous;
-    }
-    Some(after)
+    let cwd = Some(line(fields.next()?).to_vec()).filter(|cwd| cwd.starts_with(b"/"))?;
+    let previous = Some(fields.next()?).filter(|path| path.starts_with(b"/")).map(<[u8]>::to_vec);
+    let umask = u32::from_str_radix(std::str::from_utf8(line(fields.next()?)).ok()?, 8).ok()?;
+    let early = fields.next()? == EARLY.as_bytes();
+    // fish doesn't say where it was before.
+    let previous = match previous {
+        None if dialect == Dialect::Fish && cwd != before.cwd => Some(before.cwd.clone()),
+        None if dialect == Dialect::Fish => before.previous.clone(),
+        previous => previous,
+    };
+    Some((State { cwd, previous, umask, ..before.clone() }, early))
 }
 
 /// Fields that end with a NUL each.
@@ -97,9 +114,9 @@ fn set_environment(after: &mut State, exported: Map) {
     after.environment.extend(exported.into_iter().filter(|(name, _)| is_name(name) && !own(name)));
 }
 
-/// What `export -p` prints: `export NAME='value'`, `declare -x NAME="value"`; without a value a name isn't passed on.
-fn exported(text: &[u8]) -> Option<Map> {
-    let mut all = Map::new();
+/// What `export -p` prints: `export NAME='value'`, `declare -x NAME="value"`, and names that have no value yet.
+fn exported(text: &[u8]) -> Option<(Map, Map)> {
+    let (mut all, mut marked) = (Map::new(), Map::new());
     for words in commands(text)? {
         let mut words = words.into_iter();
         let verb = words.next()?;
@@ -110,9 +127,11 @@ fn exported(text: &[u8]) -> Option<Map> {
         if let Some(at) = word.iter().position(|byte| *byte == b'=') {
             let (name, value) = word.split_at(at);
             all.insert(name.to_vec(), value.get(1..)?.to_vec());
+        } else if is_name(&word) && !OWN.contains(&word.as_slice()) {
+            marked.insert(word, Vec::new());
         }
     }
-    Some(all)
+    Some((all, marked))
 }
 
 /// What `alias` prints: `alias NAME='value'` or `NAME='value'`.
@@ -164,7 +183,9 @@ fn functions(names: &[u8], text: &[u8]) -> Option<Map> {
 
 /// Names of functions that can be written back without a thought.
 fn is_function(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:+@".contains(byte))
+    !name.is_empty()
+        && !name.starts_with(OURS.as_bytes())
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:+@".contains(byte))
 }
 
 /// bash's `declare -a DIRSTACK=([0]="/here" [1]="/below")` without the working directory itself.

@@ -12,17 +12,35 @@ use super::unquote::{quoted, quoted_on_one_line};
 pub(crate) const BEGIN: &str = "remora 1";
 pub(crate) const END: &str = "end";
 
-/// The text for `-c`; none for a shell that can't tell its state. A line that isn't known to be right is evaluated: what the shell
-/// says of it then quotes the line alone.
-pub(crate) fn wrap(
-    dialect: Dialect,
-    line: &[u8],
-    is_right: bool,
-    fifo: &[u8],
-    state: &State,
-) -> Option<Vec<u8>> {
+/// What is told in place of the status where the shell ended before the line did.
+pub(crate) const EARLY: &str = "early";
+/// How the names of what is defined here begin.
+pub(crate) const OURS: &str = "__remora";
+
+/// A line to be wrapped.
+pub(crate) struct Line<'a> {
+    pub(crate) text: &'a [u8],
+    /// Its syntax is known to be right. Otherwise bash would quote all that stands around it in a message: it is evaluated.
+    pub(crate) is_right: bool,
+    /// It is to be known whether it ends its shell, or comes to its own end.
+    pub(crate) may_exit: bool,
+    /// It asks how the line before it ended.
+    pub(crate) asks_status: bool,
+}
+
+impl Line<'_> {
+    /// Whether it can't stand in the text as it is.
+    fn is_evaluated(&self, dialect: Dialect, state: &State) -> bool {
+        let open = self.may_exit
+            && (!self.is_right || self.text.ends_with(b"\\") || self.text.windows(2).any(|two| two == b"<<"));
+        !state.aliases.is_empty() || open || (!self.is_right && dialect == Dialect::Bash)
+    }
+}
+
+/// The text for `-c`; none for a shell that can't tell its state.
+pub(crate) fn wrap(dialect: Dialect, line: &Line<'_>, fifo: &[u8], state: &State) -> Option<Vec<u8>> {
     match dialect {
-        Dialect::Bash | Dialect::Dash | Dialect::Zsh => Some(with_trap(dialect, line, is_right, fifo, state)),
+        Dialect::Bash | Dialect::Dash | Dialect::Zsh => Some(with_trap(dialect, line, fifo, state)),
         Dialect::Fish => Some(fish(line, fifo, state)),
         Dialect::Other => None,
     }
@@ -48,17 +66,18 @@ fn tell(dialect: Dialect) -> &'static str {
     }
 }
 
-fn with_trap(dialect: Dialect, line: &[u8], is_right: bool, fifo: &[u8], state: &State) -> Vec<u8> {
-    // The shell ends behind this, so nobody misses its options: what traces, echoes or stops at failures is turned off without
-    // a word of its own.
+fn with_trap(dialect: Dialect, line: &Line<'_>, fifo: &[u8], state: &State) -> Vec<u8> {
+    // The shell ends behind this, so nobody misses its options and traps: what traces, echoes, looks on or stops at failures is
+    // turned off without a word of its own.
     let (quiet, own) = match dialect {
-        Dialect::Zsh => ("set +xveu; \\builtin emulate zsh", "\\builtin"),
+        Dialect::Zsh => ("trap - DEBUG ZERR; set +xveu; \\builtin emulate zsh", "\\builtin"),
         Dialect::Dash => ("set +xveu", "command"),
-        _ => ("set +xveu", "\\builtin"),
+        _ => ("trap - DEBUG ERR; set +xveu", "\\builtin"),
     };
     let handler = [
-        format!("{{ {quiet}; }} 2>/dev/null; {{ {own} printf '{BEGIN}\\0'; {own} pwd; ").into_bytes(),
-        format!("{own} printf '\\0%s\\0' \"$OLDPWD\"; {own} umask; {own} printf '\\0'; ").into_bytes(),
+        format!("{{ {quiet}; }} >/dev/null 2>&1; {{ {own} printf '{BEGIN}\\0'; {own} pwd; ").into_bytes(),
+        format!("{own} printf '\\0%s\\0' \"$OLDPWD\"; {own} umask; ").into_bytes(),
+        format!("{own} printf '\\0%s\\0' \"${{{OURS}-{EARLY}}}\"; ").into_bytes(),
         format!("{}; {own} printf '{END}\\0'; }} 2>/dev/null >", tell(dialect)).into_bytes(),
         quoted(fifo),
     ]
@@ -67,12 +86,18 @@ fn with_trap(dialect: Dialect, line: &[u8], is_right: bool, fifo: &[u8], state: 
     text.extend_from_slice(b"trap ");
     text.extend_from_slice(&quoted(&handler));
     text.extend_from_slice(b" EXIT; ");
-    // Only bash quotes the text in a message about its syntax.
-    if (is_right || dialect != Dialect::Bash) && state.aliases.is_empty() {
-        text.extend_from_slice(line);
-    } else {
+    if line.asks_status && state.status != 0 {
+        text.extend_from_slice(format!("{OURS}() {{ return {}; }}; {OURS}; ", state.status).as_bytes());
+    }
+    if line.is_evaluated(dialect, state) {
         text.extend_from_slice(b"eval ");
-        text.extend_from_slice(&quoted(line));
+        text.extend_from_slice(&quoted(line.text));
+    } else {
+        text.extend_from_slice(line.text);
+    }
+    if line.may_exit {
+        // Where the line comes to its end it is marked, and its status stays. One command, so that as little as can be is traced.
+        text.extend_from_slice(format!("\nexit ${{{OURS}:=$?}}").as_bytes());
     }
     text
 }
@@ -113,6 +138,9 @@ fn prelude(dialect: Dialect, state: &State) -> Vec<u8> {
         }
         _ => {}
     }
+    for name in state.marked.keys() {
+        add(&[b"export ", name]);
+    }
     for (name, value) in &state.aliases {
         let value = if dialect == Dialect::Dash { quoted(value) } else { quoted_on_one_line(value) };
         add(&[b"alias ", name, b"=", &value]);
@@ -120,7 +148,7 @@ fn prelude(dialect: Dialect, state: &State) -> Vec<u8> {
     text
 }
 
-fn fish(line: &[u8], fifo: &[u8], state: &State) -> Vec<u8> {
+fn fish(line: &Line<'_>, fifo: &[u8], state: &State) -> Vec<u8> {
     let mut text = Vec::new();
     for source in state.functions.values() {
         text.extend_from_slice(b"eval ");
@@ -139,11 +167,12 @@ fn fish(line: &[u8], fifo: &[u8], state: &State) -> Vec<u8> {
         text.extend_from_slice(b"; ");
     }
     let tell = format!(
-        "function __remora_tell --on-event fish_exit; begin; builtin printf '{BEGIN}\\0'; builtin pwd; \
+        "function {OURS}_tell --on-event fish_exit; begin; builtin printf '{BEGIN}\\0'; builtin pwd; \
          builtin printf '\\0%s\\0' \"$OLDPWD\"; umask; builtin printf '\\0'; \
+         if set -q {OURS}_end; builtin printf '\\0'; else; builtin printf '{EARLY}\\0'; end; \
          for n in (builtin set -nx); builtin printf '%s\\0%s\\0' $n \"$$n\"; end; builtin printf '\\0\\0'; \
          set -l own $fish_function_path/*.fish; set own (string replace -r '.*/' '' -- $own); \
-         for n in (builtin functions -na); test $n != __remora_tell; \
+         for n in (builtin functions -na); not string match -q '{OURS}*' $n; \
          and not builtin contains -- $n.fish $own; and begin; builtin printf '%s\\0' $n; builtin functions --no-details $n; builtin printf '\\0'; end; end; \
          builtin printf '\\0'; for n in $dirstack; builtin printf '%s\\0' $n; end; \
          builtin printf '\\0{END}\\0'; end 2>/dev/null >"
@@ -151,7 +180,17 @@ fn fish(line: &[u8], fifo: &[u8], state: &State) -> Vec<u8> {
     text.extend_from_slice(tell.as_bytes());
     text.extend_from_slice(&quoted_for_fish(fifo));
     text.extend_from_slice(b"; end; ");
-    text.extend_from_slice(line);
+    if line.asks_status && state.status != 0 {
+        let status = state.status;
+        text.extend_from_slice(
+            format!("function {OURS}_status; return {status}; end; {OURS}_status; ").as_bytes(),
+        );
+    }
+    // On lines of its own: fish shows the whole line that something is wrong in.
+    text.push(b'\n');
+    text.extend_from_slice(line.text);
+    // An assignment leaves the status as it is.
+    text.extend_from_slice(format!("\nset -g {OURS}_end 1").as_bytes());
     text
 }
 

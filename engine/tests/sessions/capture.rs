@@ -212,6 +212,38 @@ async fn lines_keep_their_numbers_and_syntax_errors_their_words() {
 }
 
 #[tokio::test]
+async fn what_a_shell_finds_wrong_is_told_without_what_we_put_around_it() {
+    for (shell, lines) in [
+        (
+            "/bin/bash",
+            [
+                "shopt -s extglob; ls -d !(x)",
+                "((until true; do :; done; echo x)\n)",
+                "case x in a) echo ;; b",
+            ],
+        ),
+        ("/usr/bin/fish", ["nosuchcommand; true", "echo (", "cd /nope; exit abc"]),
+    ] {
+        let host = Host::new(shell);
+        let session = host.session("s");
+        for line in lines {
+            let done = host.run(&session, line).await;
+            assert!(
+                !done.stderr.is_empty() && !done.stderr.contains("remora"),
+                "{shell}: {line}: {}",
+                done.stderr
+            );
+            assert!(!done.stderr.contains("capture/"), "{shell}: {line}: {}", done.stderr);
+        }
+    }
+    // Who looks on at each command sees those of the line alone.
+    let host = Host::new("/bin/bash");
+    let session = host.session("s");
+    let done = host.run(&session, "trap 'echo dbg' DEBUG; cd /; pwd").await;
+    assert_eq!((done.stdout.as_str(), done.carried()), ("dbg\ndbg\n/\n", Captured));
+}
+
+#[tokio::test]
 async fn one_program_is_run_without_a_wrapper() {
     let host = Host::new("/bin/bash");
     let session = host.session("s");
@@ -262,6 +294,12 @@ async fn two_lines_at_once_each_see_a_whole_state_and_merge_only_their_own() {
     // It began before the other's change, and undoes none of it.
     assert_eq!(slow.stdout, "slow0\n");
     assert_eq!(host.run(&session, "echo $A $B; pwd").await.stdout, "slow quick\n/usr\n");
+    // One that is where it wants to be has changed nothing, also where another went meanwhile.
+    host.run(&session, "cd /usr; export M=usr").await;
+    let slow = host.start(&session, "sleep 0.4; cd /usr; export M=usr").unwrap();
+    host.run(&session, "cd /tmp; export M=tmp; :").await;
+    slow.collect().await;
+    assert_eq!(host.run(&session, "echo $M; pwd").await.stdout, "tmp\n/tmp\n");
     // Many pairs, changed together: never a mixture.
     let mut lines = Vec::new();
     for number in 0..20 {

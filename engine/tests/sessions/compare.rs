@@ -103,6 +103,12 @@ const EVERYWHERE: &[Case] = &[
     ("", "cd link", true),
     ("", "cd link/..", true),
     ("", "cd -P link", true),
+    ("cd link", "cd -P ..", true),
+    ("cd link/c", "cd -P ../..", true),
+    ("", "cd -P link/..", true),
+    ("cd /bin", "cd -P ..", true),
+    ("umask 222", "umask", true),
+    ("umask 777", "umask", true),
     ("", "cd -L link/c", true),
     ("", "cd -- -dash", true),
     ("", "cd ~", true),
@@ -129,7 +135,6 @@ const EVERYWHERE: &[Case] = &[
     ("", "export A='x  y' B=\"$HOME/z\" C=", true),
     ("", "export A=1 && export B=\"$A\"2", true),
     ("export A=1", "export A", true),
-    ("", "export NOTSET", true),
     ("", "export A=~/x", false),
     ("", "export A='new\nline'", false),
     ("export A=1", "unset A", true),
@@ -167,6 +172,12 @@ const BASH_AND_DASH: &[Case] = &[
     ("cd /usr", "cd -", true),
     ("cd /usr; cd /", "cd - && pwd", true),
     ("", "cd -", false),
+    ("cd link", "cd -P -", false),
+    ("cd /usr; unset OLDPWD", "cd -", false),
+    ("", "export NOTSET", true),
+    ("export NOTSET", "NOTSET=5", false),
+    ("export NOTSET", "unset NOTSET; NOTSET=5", false),
+    ("export NOTSET=1; export OTHER", "unset NOTSET", true),
     ("export CDPATH=/usr", "cd bin", true),
     ("export CDPATH=/nope:/usr", "cd share", true),
     ("export CDPATH=/usr", "cd ./link", true),
@@ -231,21 +242,81 @@ async fn zsh_lines_are_answered_as_zsh_answers() {
 
 #[tokio::test]
 async fn exit_ends_with_its_status_and_says_that_it_leaves() {
-    for shell in ["/bin/bash", "/bin/dash", "/bin/zsh"] {
+    for shell in ["/bin/bash", "/bin/dash", "/bin/zsh", "/usr/bin/fish"] {
         let host = Host::new(shell);
         let session = host.session("s");
         for (line, status, left) in [
             ("exit", 0, true),
             ("exit 3", 3, true),
+            ("false", 1, false),
+            ("exit", 1, true),
             ("cd /usr && exit 4; pwd", 4, true),
-            ("(exit 5)", 5, false),
+            ("false || exit 5", 5, true),
+            ("true || exit 6", 0, false),
+            ("echo exit", 0, false),
+            ("ls -d / >/dev/null; exit 44", 44, true),
+            ("sh -c 'exit 7'", 7, false),
         ] {
             let done = host.run(&session, line).await;
-            assert_eq!((done.status(), done.change().left), (status, left), "{shell}: {line}");
-            assert_eq!(done.stdout, "");
+            assert_eq!((done.status(), done.change().left), (status, left), "{shell}: {line}: {done:?}");
         }
         assert_eq!(session.working_directory().to_str(), Some("/usr"));
+        if shell == "/usr/bin/fish" {
+            continue;
+        }
+        for (line, status, left) in [
+            ("(exit 5)", 5, false),
+            ("test -e /nosuch || { exit 3; }", 3, true),
+            ("if true; then exit 2; fi; echo no", 2, true),
+            ("exit $((1+2))", 3, true),
+            ("exit 300", 44, true),
+            ("cat <<E; false\nexit\nE", 1, false),
+            ("cat <<E\nexit", 0, false),
+            ("echo exit \\", 0, false),
+            ("false # exit", 1, false),
+            ("set -e; false; echo exit", 1, true),
+        ] {
+            let done = host.run(&session, line).await;
+            assert_eq!((done.status(), done.change().left), (status, left), "{shell}: {line}: {done:?}");
+        }
+        if shell != "/bin/dash" {
+            host.run(&session, "die() { exit 9; }; :").await;
+            let done = host.run(&session, "die now").await;
+            assert_eq!((done.status(), done.change().left), (9, true), "{shell}");
+        }
     }
+}
+
+#[tokio::test]
+async fn the_next_line_is_told_how_the_last_one_ended() {
+    for shell in ["/bin/bash", "/bin/dash", "/bin/zsh"] {
+        let host = Host::new(shell);
+        let session = host.session("s");
+        for (line, status) in [
+            ("false", "1"),
+            ("cd /usr", "0"),
+            ("sh -c 'exit 77'", "77"),
+            ("kill -9 $$", "137"),
+            ("true", "0"),
+        ] {
+            host.run(&session, line).await;
+            assert_eq!(host.run(&session, "echo $?").await.stdout, format!("{status}\n"), "{shell}: {line}");
+            assert_eq!(host.run(&session, "echo $?").await.stdout, "0\n", "{shell}: {line}");
+        }
+        host.run(&session, "alias x=y; (exit 4)").await;
+        assert_eq!(host.run(&session, "[ $? = 4 ] && echo yes").await.stdout, "yes\n", "{shell}");
+        host.run(&session, "(exit 4)").await;
+        assert_eq!(
+            host.run(&session, "printenv \"A$?\" || echo $?; (exit 3)").await.stdout,
+            "1\n",
+            "{shell}"
+        );
+        assert_eq!(host.run(&session, "exit $?").await.status(), 3, "{shell}");
+    }
+    let host = Host::new("/usr/bin/fish");
+    let session = host.session("s");
+    host.run(&session, "false; sh -c 'exit 6'").await;
+    assert_eq!(host.run(&session, "echo $status").await.stdout, "6\n");
 }
 
 #[tokio::test]

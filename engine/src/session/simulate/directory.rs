@@ -16,14 +16,17 @@ impl Scene<'_> {
             [b"--", one] if plain => self.searched(one)?,
             [] => (self.variable(b"HOME")?, false),
             // Only bash and dash print exactly the directory.
-            [b"-"] if matches!(self.dialect, Dialect::Bash | Dialect::Dash) => {
+            [b"-"] if !physical && matches!(self.dialect, Dialect::Bash | Dialect::Dash) => {
                 (self.state.previous.clone().ok_or(Unsure)?, true)
             }
             [one] if !one.starts_with(b"-") && !one.starts_with(b"+") => self.searched(one)?,
             _ => return Err(Unsure),
         };
+        // Without a look at where links lead, a ".." behind one is taken for the way back; with -P it isn't.
         let to = if physical {
-            self.world.physical(&self.logical(&to)?).ok_or(Unsure)?
+            let path =
+                if to.starts_with(b"/") { to } else { [&self.state.cwd, b"/".as_slice(), &to].concat() };
+            self.world.physical(&path).ok_or(Unsure)?
         } else {
             self.logical(&to)?
         };

@@ -8,7 +8,8 @@ impl Scene<'_> {
         let now = self.state.umask;
         match arguments {
             [] => {
-                let digits = if self.dialect == Dialect::Zsh { 3 } else { 4 };
+                // zsh shows the first digit only where it isn't 0.
+                let digits = if self.dialect == Dialect::Zsh && now & 0o700 == 0 { 3 } else { 4 };
                 self.stdout.extend_from_slice(format!("{now:0digits$o}\n").as_bytes());
             }
             [b"-S"] => self.stdout.extend_from_slice((symbolic(now) + "\n").as_bytes()),

@@ -31,6 +31,8 @@ struct Scene<'a> {
     state: State,
     world: &'a dyn World,
     stdout: Vec<u8>,
+    /// The status of the command before, `$?`.
+    last: u8,
     /// The status that the line ends with, once it is told to.
     exit: Option<u8>,
 }
@@ -47,7 +49,8 @@ pub(crate) fn carry_out(
     state: &State,
     world: &dyn World,
 ) -> Option<Answer> {
-    let mut scene = Scene { dialect, state: state.clone(), world, stdout: Vec::new(), exit: None };
+    let last = state.status;
+    let mut scene = Scene { dialect, state: state.clone(), world, stdout: Vec::new(), last, exit: None };
     // Whatever is carried out here succeeds: what doesn't ends the attempt.
     let mut skipped = false;
     for (joint, words) in commands {
@@ -58,6 +61,7 @@ pub(crate) fn carry_out(
         };
         if !skipped {
             scene.command(words).ok()?;
+            scene.last = 0;
         }
         if scene.exit.is_some() {
             break;
@@ -95,7 +99,7 @@ impl Scene<'_> {
 
     fn exit(&mut self, arguments: &[&[u8]]) -> Done {
         self.exit = Some(match arguments {
-            [] => 0,
+            [] => self.last,
             [number] if number.iter().all(u8::is_ascii_digit) => {
                 std::str::from_utf8(number).ok().and_then(|number| number.parse().ok()).ok_or(Unsure)?
             }

@@ -1,5 +1,6 @@
 //! `export`, `unset`, `alias`, `unalias`.
 
+use super::super::dialect::Dialect;
 use super::super::words::{is_name, is_settable};
 use super::{Done, Scene, Unsure};
 
@@ -26,7 +27,7 @@ fn split(argument: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 impl Scene<'_> {
-    /// Without a value, a variable that is exported stays so, and one that isn't there can't be passed on.
+    /// Without a value, a variable that is exported stays so, and one that isn't there will be once it has one.
     pub(super) fn export(&mut self, arguments: &[&[u8]]) -> Done {
         if arguments.is_empty() {
             return Err(Unsure);
@@ -36,8 +37,15 @@ impl Scene<'_> {
             if !settable(name) {
                 return Err(Unsure);
             }
-            if let Some(value) = value {
-                self.state.environment.insert(name.to_vec(), value.to_vec());
+            match value {
+                Some(value) => {
+                    self.state.environment.insert(name.to_vec(), value.to_vec());
+                    self.state.marked.remove(name);
+                }
+                None if self.state.environment.contains_key(name) => {}
+                // zsh gives it a value at once, in some of its modes.
+                None if self.dialect == Dialect::Zsh => return Err(Unsure),
+                None => drop(self.state.marked.insert(name.to_vec(), Vec::new())),
             }
         }
         Ok(())
@@ -57,6 +65,7 @@ impl Scene<'_> {
                 return Err(Unsure);
             }
             self.state.environment.remove(*name);
+            self.state.marked.remove(*name);
         }
         Ok(())
     }
