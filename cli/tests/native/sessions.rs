@@ -132,6 +132,21 @@ fn what_can_not_be_kept_is_told_and_what_is_gone_too() {
 }
 
 #[test]
+fn a_script_ends_where_it_says_exit() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    for (script, out, status) in [
+        ("test -e /nosuch || { echo missing; exit 3; }\necho went on\n", "missing\n", 3),
+        ("false\necho st=$?\n(exit 5)\nexit\necho went on\n", "st=1\n", 5),
+        ("die() { echo \"$1\"; exit 9; }\necho on\ndie bad\necho went on", "on\nbad\n", 9),
+    ] {
+        let mut shell = home.remora();
+        shell.args(["shell", &server.target()]);
+        assert_eq!(crate::bench::run_with(shell, script.as_bytes()).ended(status).out(), out, "{script}");
+    }
+}
+
+#[test]
 fn a_captured_line_keeps_streams_and_status_apart() {
     let home = Home::with_key();
     let server = Server::start(&home);

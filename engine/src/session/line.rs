@@ -3,6 +3,8 @@
 //! What isn't understood to the last character is work for a shell. A line is shown to the parser only when it is short and
 //! free of what nests, so that no line can cost it much time or stack.
 
+use std::collections::HashSet;
+
 use brush_parser::ast::{
     AndOr, Command, CommandPrefixOrSuffixItem, Pipeline, SeparatorOperator, SimpleCommand,
 };
@@ -134,16 +136,16 @@ pub(crate) fn mentions_status(line: &[u8]) -> bool {
         .any(|name| line.windows(name.len()).any(|part| part == *name))
 }
 
-/// Whether a line may end its shell: it says so, or calls a function of the session that does.
+/// Whether a line may end its shell: it says so, or calls what the session has defined and says so.
 pub(crate) fn mentions_exit(line: &[u8], state: &State) -> bool {
-    let says = |text: &[u8], wanted: &[u8]| {
-        text.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_' && *byte != b'-')
-            .any(|word| word == wanted)
+    let words = |text: &'_ [u8]| -> HashSet<Vec<u8>> {
+        let parts = text.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_' && *byte != b'-');
+        parts.map(<[u8]>::to_vec).collect()
     };
-    let ends = |text: &[u8]| says(text, b"exit") || says(text, b"bye");
-    ends(line)
-        || state.functions.iter().any(|(name, source)| says(line, name) && ends(source))
-        || state.aliases.iter().any(|(name, value)| says(line, name) && ends(value))
+    let ends = |words: &HashSet<Vec<u8>>| [b"exit".as_slice(), b"bye"].iter().any(|end| words.contains(*end));
+    let said = words(line);
+    let mut defined = state.functions.iter().chain(&state.aliases);
+    ends(&said) || defined.any(|(name, text)| said.contains(name) && ends(&words(text)))
 }
 
 /// Whether a line holds what may nest, by a look at its characters and words: too much rather than too little.
@@ -266,6 +268,19 @@ mod tests {
         );
         for line in ["cd /tmp > x", "A=1 cd /tmp", "! cd /tmp", "cd /tmp; ls", "cd /tmp &", "cd /tmp | cat"] {
             assert_eq!(reading(line), Reading::Shell { is_right: true }, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_may_end_its_shell_says_so_or_calls_what_does() {
+        let mut with = state("/", &[]);
+        with.functions.insert(b"die".to_vec(), b"die () { echo \"$@\"; exit 1; }".to_vec());
+        with.aliases.insert(b"q".to_vec(), b"exit".to_vec());
+        for line in ["exit", "a || exit 3", "die x", "true;q", "if x; then{ exit;}"] {
+            assert!(mentions_exit(line.as_bytes(), &with), "{line}");
+        }
+        for line in ["ls", "exits", "no-exit", "died", "echo quit"] {
+            assert!(!mentions_exit(line.as_bytes(), &with), "{line}");
         }
     }
 
