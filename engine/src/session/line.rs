@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use brush_parser::ast::{
-    AndOr, Command, CommandPrefixOrSuffixItem, Pipeline, SeparatorOperator, SimpleCommand,
+    AndOr, Command, CommandPrefixOrSuffixItem, Pipeline, Program, SeparatorOperator, SimpleCommand,
 };
 use brush_parser::{Parser, ParserOptions};
 
@@ -68,16 +68,7 @@ fn is_directory_command(line: &[u8]) -> bool {
 }
 
 fn parse(line: &[u8], dialect: Dialect, state: &State) -> Reading {
-    let Ok(text) = std::str::from_utf8(line) else { return UNSURE };
-    if text.len() > limits::LINE || depth(text) > limits::DEPTH || branches(text) > limits::BRANCHES {
-        return UNSURE;
-    }
-    let options = ParserOptions { sh_mode: dialect == Dialect::Dash, ..ParserOptions::default() };
-    // The parser logs the words that it sees, and there may be secrets among them.
-    let program = tracing::dispatcher::with_default(&tracing::Dispatch::none(), || {
-        Parser::new(text.as_bytes(), &options).parse_program()
-    });
-    let Ok(program) = program else { return UNSURE };
+    let Some((text, program)) = parsed(line, dialect) else { return UNSURE };
     let shell = Reading::Shell { is_right: true };
     if nests(text) {
         // bash is of another mind than the parser about some brackets: patterns, arithmetic.
@@ -108,6 +99,27 @@ fn parse(line: &[u8], dialect: Dialect, state: &State) -> Reading {
         }
     }
     if commands.is_empty() { shell } else { Reading::Commands(commands) }
+}
+
+/// A line that may be shown to the parser, and what it finds; none also where it finds fault.
+fn parsed(line: &[u8], dialect: Dialect) -> Option<(&str, Program)> {
+    let text = std::str::from_utf8(line).ok()?;
+    if text.len() > limits::LINE || depth(text) > limits::DEPTH || branches(text) > limits::BRANCHES {
+        return None;
+    }
+    let options = ParserOptions { sh_mode: dialect == Dialect::Dash, ..ParserOptions::default() };
+    // The parser logs the words that it sees, and there may be secrets among them.
+    let program = tracing::dispatcher::with_default(&tracing::Dispatch::none(), || {
+        Parser::new(text.as_bytes(), &options).parse_program()
+    });
+    Some((text, program.ok()?))
+}
+
+/// The command that a line begins with, if that is a `cd`.
+pub(crate) fn first_cd(line: &[u8], dialect: Dialect) -> Option<Words> {
+    let (_, program) = parsed(line, dialect)?;
+    let first = program.complete_commands.first()?.0.first()?;
+    words(&first.0.first).filter(|words| words.first().is_some_and(|name| name == "cd"))
 }
 
 /// A bound on how deep a line nests, by a look at its characters and words.

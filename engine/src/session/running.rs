@@ -4,8 +4,8 @@ use remora_identity::Account;
 
 use super::dialect::Dialect;
 use super::fifo::{Collector, Folder};
-use super::line::{self, Reading};
-use super::simulate::{self, Answer, Machine};
+use super::line::{self, Joint, Reading};
+use super::simulate::{self, Answer, Machine, World};
 use super::state::{Map, State};
 use super::told::{self, Told};
 use super::wrap::{self, Line};
@@ -93,6 +93,12 @@ pub(crate) fn begin(
             None => reading = Reading::Shell { is_right: true },
         }
     }
+    let mut here = before.cwd.clone();
+    if let (Program::Line(line), Reading::Shell { .. }) = (&request.program, &reading)
+        && let Some(elsewhere) = way_out(line, dialect, &before, &captures.machine)
+    {
+        here = elsewhere;
+    }
     let means = match (&request.program, reading) {
         (Program::Line(line), Reading::Shell { is_right }) => {
             let line = Line {
@@ -115,15 +121,27 @@ pub(crate) fn begin(
         _ => Means::Program,
     };
     let place = Place {
-        environment: before.environment_of_a_command(),
+        environment: State { cwd: here.clone(), ..before.clone() }.environment_of_a_command(),
         // An account whose home isn't there begins in the root, in a session as elsewhere.
         or_root: request.cwd.is_none() && before.cwd == account_home(account),
     };
-    request.cwd = Some(path(&before.cwd));
+    request.cwd = Some(path(&here));
     request.umask = Some(before.umask);
     request.env.clear();
     session.begin_job();
     Begun::Runs(Running { session, before, means }, place)
+}
+
+/// Where a shell can begin a line whose directory has vanished: where its first command goes, if it goes there from anywhere. A
+/// shell of the session's own would still stand in a directory that is no more; a new one can't.
+fn way_out(line: &[u8], dialect: Dialect, before: &State, machine: &Machine) -> Option<Vec<u8>> {
+    if machine.is_directory(&before.cwd) {
+        return None;
+    }
+    let command = [(Joint::Then, line::first_cd(line, dialect)?)];
+    let there = simulate::carry_out(&command, dialect, before, machine)?.after;
+    let again = simulate::carry_out(&command, dialect, &there, machine)?.after;
+    (again.cwd == there.cwd).then_some(there.cwd)
 }
 
 fn account_home(account: &Account) -> Vec<u8> {

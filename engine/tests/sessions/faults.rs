@@ -18,6 +18,20 @@ async fn a_directory_that_vanished_is_told_and_left() {
         let Err(error) = host.start(&session, "ls") else { panic!("{shell}: it ran somewhere") };
         assert_eq!(error.step, Step::WorkingDirectory);
         assert!(error.to_string().contains("a b/c"), "{error}");
+        // A line that goes elsewhere first is run there.
+        let done = host.run(&session, "cd /usr && pwd | cat; (pwd)").await;
+        assert_eq!(
+            (done.status(), done.stdout.as_str(), done.carried()),
+            (0, "/usr\n/usr\n", Captured),
+            "{shell}"
+        );
+        let back = host.home().join("a b/c");
+        std::fs::create_dir(&back).unwrap();
+        host.run(&session, &format!("cd '{}'", back.display())).await;
+        std::fs::remove_dir(&back).unwrap();
+        let Err(_) = host.start(&session, "cd nope && ls; cd ..; ls") else {
+            panic!("{shell}: it ran somewhere")
+        };
         assert_eq!(host.run(&session, "cd ..").await.carried(), Simulated, "{shell}");
         assert_eq!(session.working_directory(), host.home().join("a b"));
         assert_eq!(host.run(&session, "ls; cd /usr").await.carried(), Captured);
