@@ -167,7 +167,7 @@ fn the_window_is_followed_at_the_prompt_and_in_a_command() {
     at.screen.resize(100, 30);
     at.screen.enter("stty size");
     at.screen.shows("\n30 100\n");
-    at.screen.enter("trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.05; done");
+    at.screen.enter("on=1; trap 'stty size; on=' WINCH; echo ready; while [ $on ]; do sleep 0.05; done");
     at.screen.shows("\nready\n");
     at.screen.resize(90, 35);
     at.screen.shows("\n35 90\n");
