@@ -403,6 +403,67 @@ fn the_terminal_is_restored_whatever_happens() {
     }
 }
 
+/// What [`Screen::modes`] says of a terminal that nobody has asked for anything.
+const PLAIN_MODES: &str = "010000";
+/// What a full-screen program asks for, and how the terminal is then.
+const FULL_SCREEN: &str = r"printf '\033[?1049h\033[?1h\033=\033[?1000;1006h\033[?25lfull%s' -screen";
+const FULL_SCREEN_MODES: &str = "101111";
+
+#[test]
+fn what_a_program_asked_of_the_terminal_is_taken_back_when_it_cannot() {
+    let mut at = At::shell("");
+    at.screen.press(&["C-d"]);
+    at.screen.shows("left with 0");
+    assert_eq!(at.screen.modes(), PLAIN_MODES);
+    let begin = |at: &At, verb: &str, then: &str| {
+        let target = at.server.target();
+        let line = format!("{FULL_SCREEN}; {then}");
+        if verb == "shell" {
+            at.start("");
+            at.screen.enter(&line);
+        } else {
+            let file = at.home.path("line");
+            std::fs::write(&file, line).unwrap();
+            let words = format!("{REMORA} {verb} {target} \"$(cat {})\"", file.display());
+            at.screen.enter(&format!("clear; {words}; echo left with $?"));
+        }
+        at.screen.shows("full-screen");
+        at.screen.modes()
+    };
+    for verb in ["shell", "exec -t"] {
+        assert_eq!(begin(&at, verb, "sleep 1000"), FULL_SCREEN_MODES);
+        at.server.kill();
+        let seen = at.screen.shows("left with 198");
+        assert!(seen.contains("lost: the connection was lost"), "{seen}");
+        assert_eq!(at.screen.modes(), PLAIN_MODES, "{verb}, the server killed");
+        at.server = Server::start(&at.home);
+    }
+    assert_eq!(begin(&at, "shell", "sleep 1000"), FULL_SCREEN_MODES);
+    signal(at.screen.pid_of("remora"), "TERM");
+    at.screen.shows("left with 143");
+    assert_eq!(at.screen.modes(), PLAIN_MODES, "the client told to end");
+    assert_eq!(begin(&at, "exec -t", "sleep 1000"), FULL_SCREEN_MODES);
+    at.screen.press(&["Enter", "~", "."]);
+    at.screen.shows("left with 198");
+    assert_eq!(at.screen.modes(), PLAIN_MODES, "left by an escape");
+    begin(&at, "exec -t", "read x </dev/tty; kill -9 $$");
+    at.screen.press(&["Enter"]);
+    at.screen.shows("left with 137");
+    assert_eq!(at.screen.modes(), PLAIN_MODES, "exec's program killed");
+    begin(&at, "shell", "read x </dev/tty; kill -9 $$");
+    at.screen.press(&["Enter"]);
+    at.screen.ends_with(&format!("137 {}", prompt("~")));
+    assert_eq!(at.screen.modes(), PLAIN_MODES, "the shell's program killed");
+    // What ends as it wants to has left the terminal as it wants it.
+    at.screen.enter("tput smcup; echo kept");
+    at.screen.shows("\nkept\n");
+    at.screen.ends_with(&prompt("~"));
+    assert_eq!(&at.screen.modes()[..1], "1");
+    at.screen.press(&["C-d"]);
+    at.screen.shows("left with 0");
+    assert_eq!(&at.screen.modes()[..1], "1");
+}
+
 #[test]
 fn nothing_is_left_when_the_terminal_goes_without_a_word() {
     for target in ["native", "header"] {

@@ -57,6 +57,9 @@ pub(super) async fn interact(native: &mut Native, screen: Screen, style: Style) 
     let with = With { screen: &screen, keys: native_keys, signals: &mut signals, interactive: true };
     let result = person.work(with).await;
     answering.abort();
+    if result.is_ok() {
+        screen.lock().await.leave();
+    }
     result
 }
 

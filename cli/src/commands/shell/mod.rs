@@ -79,7 +79,10 @@ async fn work(shell: &Shell) -> Result<(u8, bool), Failure> {
             .with_hint("remora shell --exit-on-error TARGET < FILE"));
     }
     let style = Style::of_environment();
-    let screen = |record| Screen::new(shell.encoding, record, style);
+    let screen = |record| {
+        let screen = Screen::new(shell.encoding, record, style);
+        if interactive { screen.restored() } else { screen }
+    };
     if let Target::Plain { wire, host, port } = &target {
         let screen = screen(recording(shell)?);
         return plain::run(shell, (*wire, host, *port), screen, interactive, style).await;

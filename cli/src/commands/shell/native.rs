@@ -223,7 +223,18 @@ impl Native {
         let mut around =
             Around { screen: with.screen, keys: with.keys, signals: with.signals, jobs: &mut self.jobs };
         let name = self.place.name();
-        let unread = match run(&mut live, &mut around, typed).await {
+        let ran = run(&mut live, &mut around, typed).await;
+        let in_order = match &ran {
+            Ran::Ended(result) => {
+                result.as_ref().as_ref().is_ok_and(|f| matches!(outcome_of(&f.receipt), Outcome::Exited(_)))
+            }
+            Ran::Stopped { .. } => true,
+            Ran::GivenUp | Ran::Left | Ran::End(_) | Ran::Broken(_) => false,
+        };
+        if !in_order {
+            with.screen.lock().await.restore();
+        }
+        let unread = match ran {
             Ran::Ended(result) => match *result {
                 Ok(finished) => return self.ended(&finished, &live, with).await,
                 Err(error) => return Err(self.keeping(lost(&name, &error))),

@@ -61,7 +61,9 @@ pub(super) async fn run(
     let exchange = opened.map_err(|error| failure(&name, &error))?;
     let mut plain = PlainShell { exchange, name, screen, signals, timeline: &timeline, status: 0 };
     if interactive {
-        plain.interact(style).await.map(|status| (status, false))
+        let status = plain.interact(style).await?;
+        plain.screen.leave();
+        Ok((status, false))
     } else {
         plain.script(shell.exit_on_error).await
     }
