@@ -182,7 +182,9 @@ fn what_was_typed_is_found_again_unless_it_began_with_a_space() {
     screen.shows("\nfirst\n");
     screen.enter(" echo secret");
     screen.shows("\nsecret\n");
-    screen.press(&["C-d"]);
+    screen.press(&["Up"]);
+    screen.ends_with(&format!("{} echo first", prompt("~")));
+    screen.press(&["C-u", "C-d"]);
     screen.shows("left with 0");
     at.start("");
     screen.press(&["Up"]);
@@ -201,6 +203,26 @@ fn what_was_typed_is_found_again_unless_it_began_with_a_space() {
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&files[0]), mode(&folder)), (0o600, 0o700));
     assert!(!std::fs::read_to_string(&files[0]).unwrap().contains("secret"));
+    screen.enter("clear");
+    screen.enter("echo '<\\n>'");
+    screen.shows("\n<\\n>\n");
+    screen.enter("history 2");
+    let seen = screen.shows("echo '<\\n>'\n    5  history 2");
+    assert!(!seen.contains("first"), "{seen}");
+    screen.enter("history | tail -3");
+    screen.shows("history: it is kept here, not on the host");
+    screen.ends_with(&format!("\n1 {}", prompt("~")));
+    screen.press(&["C-d"]);
+    screen.shows("left with 1");
+    at.start("");
+    screen.press(&["Up", "Up", "Up"]);
+    screen.ends_with(&format!("{} echo '<\\n>'", prompt("~")));
+    screen.press(&["C-u"]);
+    screen.enter("history -c");
+    screen.ends_with(&prompt("~"));
+    screen.press(&["C-d"]);
+    screen.shows("left with 0");
+    assert_eq!((std::fs::read_to_string(&files[0]).unwrap().as_str(), mode(&files[0])), ("", 0o600));
 }
 
 #[test]

@@ -19,7 +19,6 @@ mod words;
 
 use std::io::{self, IsTerminal};
 
-use reedline::FileBackedHistory;
 use remora_client::{Class, Outcome, Target, exit_status};
 
 use self::native::Native;
@@ -117,7 +116,7 @@ fn recording(shell: &Shell) -> Result<Option<Record>, Failure> {
 }
 
 /// What was typed for this target before; where that can't be kept, it is forgotten with the shell.
-fn history_of(target: &str) -> FileBackedHistory {
+fn history_of(target: &str) -> history::Kept {
     let Some(state) = home::state() else { return history::unkept() };
     let file = history::file(&state, target);
     history::open(&file).unwrap_or_else(|error| {

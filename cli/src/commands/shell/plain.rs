@@ -9,6 +9,7 @@ use super::super::capture;
 use super::super::ending::killed_by;
 use super::super::timeline::Timeline;
 use super::editor::{Editor, Entered, Parts};
+use super::history::Wanted;
 use super::keys::{CTRL_D, Keys, first_command};
 use super::prompt::{Shown, Style};
 use super::screen::{Of, Screen};
@@ -151,12 +152,20 @@ impl PlainShell<'_> {
             ["exit", number] if number.parse::<u8>().is_ok() => {
                 return Ok(Some(number.parse().unwrap_or_default()));
             }
-            ["history"] => {
-                editor.ask_history();
-                if let Entered::History(lines) = self.answer(editor, terminal).await? {
-                    for line in lines {
-                        self.show(&line).await?;
+            _ if let Some(wanted) = Wanted::of(line) => {
+                let told = match wanted {
+                    Ok(wanted) => {
+                        editor.ask_history(wanted);
+                        match self.answer(editor, terminal).await? {
+                            Entered::History(told) => told,
+                            _ => Ok(Vec::new()),
+                        }
                     }
+                    Err(text) => Err(text),
+                };
+                self.status = u8::from(told.is_err());
+                for line in told.unwrap_or_else(|text| vec![text]) {
+                    self.show(&line).await?;
                 }
             }
             _ => {
