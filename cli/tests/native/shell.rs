@@ -649,7 +649,11 @@ fn a_named_session_is_shared_with_exec_and_kept() {
     };
     let list = sessions(&[]).ended(0).out();
     let row: Vec<&str> = list.lines().nth(1).unwrap().split_whitespace().collect();
-    assert_eq!((row[0], row[1].len(), row[2], row[3]), ("build", 8, "/usr/bin", "0"));
+    assert_eq!((row[0], row[1], row[2]), ("build", "/usr/bin", "0"));
+    // What it tells of one names it: by name, and by id.
+    let list: serde_json::Value = serde_json::from_slice(&sessions(&["--json"]).ended(0).stdout).unwrap();
+    let id = list["sessions"][0]["id"].as_str().unwrap();
+    assert_eq!(run(home.exec(["--session", id, &target, "pwd"])).ended(0).out(), "/usr/bin\n");
     sessions(&["--end", "build"]).ended(0);
     assert_eq!(sessions(&[]).ended(0).out().lines().count(), 1);
     sessions(&["--end", "build"]).complained(196, "remora: 127.0.0.1", "build");
