@@ -11,7 +11,7 @@ use remora_client::{
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 
-use super::ending::{how, job_id, killed_by, lost, not_started};
+use super::ending::{how, in_session, job_id, killed_by, lost, not_started};
 use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
 use super::timeline::Timeline;
@@ -385,7 +385,12 @@ fn conclude(
         }
     }
     match (&outcome, &receipt.outcome) {
-        (_, Some(proto::receipt::Outcome::NotStarted(why))) => return Err(failure(escape(&why.text))),
+        (_, Some(proto::receipt::Outcome::NotStarted(why))) => {
+            // A directory that was asked for isn't the session's.
+            let in_session =
+                exec.session.as_ref().filter(|_| exec.cwd.is_none()).and_then(|_| in_session(why));
+            return Err(Failure { hint: in_session, ..failure(escape(&why.text)) });
+        }
         (Outcome::Deadline, _) => {
             let limit = exec
                 .timeout

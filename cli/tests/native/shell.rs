@@ -669,6 +669,29 @@ fn a_named_session_is_shared_with_exec_and_kept() {
 }
 
 #[test]
+fn a_directory_that_is_gone_is_left_by_cd() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let target = server.target();
+    let gone = home.path("gone");
+    std::fs::create_dir(&gone).unwrap();
+    let line = |line: &str| run(home.exec(["--session", "s", &target, line]));
+    line(&format!("cd {}", gone.display())).ended(0);
+    std::fs::remove_dir(&gone).unwrap();
+    let hint = "\nhint: cd elsewhere first, as cd ~\n";
+    let err = line("exec true").err();
+    assert!(err.contains("can't go to the working directory") && err.ends_with(hint), "{err}");
+    let mut shell = home.remora();
+    shell.args(["shell", "--session", "s", &target]);
+    let done = run_with(shell, b"exec true\ncd ~\nexec echo back\n").ended(0);
+    assert_eq!(done.out(), "back\n");
+    assert!(done.err().ends_with(hint), "{}", done.err());
+    // A directory that was asked for by name is named in the message.
+    let err = run(home.exec(["--session", "s", "-C", "gone", &target, "true"])).err();
+    assert!(err.contains("can't go to the working directory") && !err.contains("hint"), "{err}");
+}
+
+#[test]
 fn who_is_not_accepted_gets_no_prompt_and_no_session() {
     let home = Home::with_key();
     let server = Server::start(&home);

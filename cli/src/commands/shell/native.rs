@@ -10,7 +10,7 @@ use remora_client::{
 };
 use tokio::sync::Mutex;
 
-use super::super::ending::{job_id, killed_by, lost, not_started};
+use super::super::ending::{in_session, job_id, killed_by, lost, not_started};
 use super::super::local::LocalServer;
 use super::super::place::{Entered, Place, enter};
 use super::super::sessions::unanswered;
@@ -282,6 +282,7 @@ impl Native {
             (_, Some(proto::receipt::Outcome::NotStarted(why))) => {
                 let failure = Failure {
                     outcome: outcome.clone(),
+                    hint: in_session(why),
                     ..Failure::new(Class::Internal, &self.place.name(), escape(&why.text))
                 };
                 failure.print();
