@@ -611,6 +611,15 @@ fn lines_from_a_pipe_run_one_after_the_other() {
         "",
     );
     assert!(!shell(&[], b"echo 'a").ended(2).err().is_empty());
+    // As exec tells it, and not within the output.
+    let done = shell(&[], b"echo a; kill -9 $$\necho b\n").ended(0);
+    assert_eq!(done.out(), "a\nb\n");
+    let err = done.err();
+    assert!(err.starts_with("remora: 127.0.0.1"), "{err}");
+    assert!(
+        err.ends_with(": signaled: the command was killed by SIGKILL\n") && err.lines().count() == 1,
+        "{err}"
+    );
     // Nothing is left of sessions that nobody can name.
     let mut sessions = home.remora();
     sessions.args(["sessions", "--json", &target]);

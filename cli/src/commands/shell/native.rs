@@ -139,7 +139,7 @@ impl Native {
         let kept = KEPT.contains(&shell);
         if !kept {
             say(&format!(
-                "{}: of what {} changes the host keeps the directory alone",
+                "{}: your shell there is {}: a session keeps its directory, and nothing else of what lines change",
                 escape(&self.place.name()),
                 escape(&String::from_utf8_lossy(shell))
             ));
@@ -247,7 +247,7 @@ impl Native {
             }
             Ran::GivenUp => {
                 self.status = 130;
-                self.show(with, "the host ends the command").await?;
+                self.note(with, "the host ends the command").await?;
                 Vec::new()
             }
             Ran::Left => {
@@ -275,26 +275,22 @@ impl Native {
             }
             self.timeline.note(&session::told(change));
             if let Some(note) = session::loud_note(change) {
-                self.show(with, &note).await?;
+                self.note(with, &note).await?;
             }
         }
         match (&outcome, &receipt.outcome) {
             (_, Some(proto::receipt::Outcome::NotStarted(why))) => {
-                let failure = Failure {
-                    outcome: outcome.clone(),
-                    hint: in_session(why),
-                    ..Failure::new(Class::Internal, &self.place.name(), escape(&why.text))
-                };
-                failure.print();
+                Failure { hint: in_session(why), ..self.failed(&outcome, escape(&why.text)) }.print();
             }
             (Outcome::Signaled { signal, by: None }, _) if !EXPECTED.contains(&i32::from(*signal)) => {
-                self.show(with, &self.style.dim(&killed_by(*signal))).await?;
+                self.tell(with, &outcome, killed_by(*signal), true).await?;
             }
             (Outcome::Signaled { by: Some(why), .. }, _) => {
-                self.show(with, &format!("the host ended the command ({why})")).await?;
+                self.tell(with, &outcome, format!("the host ended the command ({why})"), false).await?;
             }
             (Outcome::Deadline, _) => {
-                self.show(with, "the command ran into the host's time limit and was ended").await?;
+                let text = "the command ran into the host's time limit and was ended";
+                self.tell(with, &outcome, text.to_owned(), false).await?;
             }
             _ => {}
         }
@@ -314,6 +310,29 @@ impl Native {
             unread.extend_from_slice(live.sent.behind(receipt.unread_upto));
         }
         Ok(After::Next { unread })
+    }
+
+    /// Tells how a line ended: a person below what it wrote, and whoever reads the output of a script not in there.
+    async fn tell(&self, with: &With<'_>, outcome: &Outcome, text: String, dim: bool) -> Result<(), Failure> {
+        if with.interactive {
+            return self.show(with, &if dim { self.style.dim(&text) } else { text }).await;
+        }
+        self.failed(outcome, text).print();
+        Ok(())
+    }
+
+    /// Tells something that is no failure, likewise.
+    async fn note(&self, with: &With<'_>, text: &str) -> Result<(), Failure> {
+        if with.interactive {
+            return self.show(with, text).await;
+        }
+        say(&format!("{}: {text}", escape(&self.place.name())));
+        Ok(())
+    }
+
+    fn failed(&self, outcome: &Outcome, text: String) -> Failure {
+        let failure = Failure::new(Class::Internal, &self.place.name(), text);
+        Failure { outcome: outcome.clone(), ..failure }
     }
 
     /// Shows a line of the shell's own.

@@ -31,6 +31,8 @@ struct PlainShell<'a> {
     screen: Screen,
     signals: Signals,
     timeline: &'a Timeline,
+    /// A person sees it.
+    interactive: bool,
     status: u8,
 }
 
@@ -60,7 +62,8 @@ pub(super) async fn run(
         .map_err(|error| Failure::new(Class::Internal, &name, format!("no signal handler: {error}")))?;
     let opened = Exchange::open(wire, host, port, &options).await;
     let exchange = opened.map_err(|error| failure(&name, &error))?;
-    let mut plain = PlainShell { exchange, name, screen, signals, timeline: &timeline, status: 0 };
+    let mut plain =
+        PlainShell { exchange, name, screen, signals, timeline: &timeline, interactive, status: 0 };
     if interactive {
         let status = plain.interact(style).await?;
         plain.screen.leave();
@@ -308,8 +311,14 @@ impl PlainShell<'_> {
             None => Outcome::Exited(0),
             Some(Ending::Exited(status)) => Outcome::Exited(status),
             Some(Ending::Signaled(signal)) => {
-                self.show(&killed_by(signal)).await?;
-                Outcome::Signaled { signal, by: None }
+                let outcome = Outcome::Signaled { signal, by: None };
+                if self.interactive {
+                    self.show(&killed_by(signal)).await?;
+                } else {
+                    let failure = Failure::new(Class::Lost, &self.name, killed_by(signal));
+                    Failure { outcome: outcome.clone(), ..failure }.print();
+                }
+                outcome
             }
             Some(Ending::Unknown | Ending::Impossible(_)) => Outcome::Failed(Class::Lost),
         };
