@@ -678,6 +678,34 @@ fn a_named_session_is_shared_with_exec_and_kept() {
 }
 
 #[test]
+fn who_comes_back_to_a_session_that_is_gone_is_told() {
+    let mut at = At::shell("--session build");
+    assert!(
+        at.screen.shows("remora: 127.0.0.1").contains(": session build is new\n"),
+        "{}",
+        at.screen.text()
+    );
+    at.screen.press(&["C-d"]);
+    at.screen.shows("left with 0");
+    at.start("--session build");
+    assert!(!at.screen.text().contains("is new"), "{}", at.screen.text());
+    at.server.kill();
+    at.screen.shows("back to its session: remora shell --session build");
+    at.server = Server::start(&at.home);
+    at.start("--session build");
+    at.screen.shows(": session build is new\n");
+    // One without a name is always new, and a script has its own -v.
+    at.screen.press(&["C-d"]);
+    at.screen.shows("left with 0");
+    at.start("");
+    assert!(!at.screen.text().contains("is new"), "{}", at.screen.text());
+    let mut script = at.home.remora();
+    script.args(["shell", "--session", "other", &at.server.target()]);
+    let done = run_with(script, b"true\n").ended(0);
+    assert_eq!(done.err(), "");
+}
+
+#[test]
 fn a_directory_that_is_gone_is_left_by_cd() {
     let home = Home::with_key();
     let server = Server::start(&home);

@@ -95,6 +95,10 @@ impl Native {
             escape(&info.name),
             if info.made { "made" } else { "found" }
         ));
+        // Whoever comes back to one by its name should know that what they left there is gone.
+        if interactive && info.made && shell.session.is_some() {
+            say(&format!("{}: session {} is new", escape(&place.name()), escape(&info.name)));
+        }
         let host = match &place.target {
             Target::Native { host, .. } => host.clone(),
             _ => host_name,
