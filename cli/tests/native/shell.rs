@@ -254,6 +254,15 @@ fn tab_completes_what_the_host_has() {
     screen.type_text("echo $HOM");
     screen.press(&["Tab"]);
     screen.shows("echo $HOME");
+    screen.press(&["C-u"]);
+    // What nothing goes on from is left as it is, with nothing said; a second Tab is no other key.
+    screen.enter("clear");
+    screen.type_text("cat nothing-like-it");
+    screen.press(&["Tab", "Tab", "x"]);
+    let seen = screen.ends_with("cat nothing-like-itx");
+    assert_eq!(seen.trim().lines().count(), 1, "{seen}");
+    screen.press(&["BSpace", "Enter"]);
+    screen.shows("cat: nothing-like-it: No such file");
 }
 
 #[test]

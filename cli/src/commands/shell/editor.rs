@@ -4,22 +4,20 @@ use std::borrow::Cow;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 
 use reedline::{
-    ColumnarMenu, Completer, EditCommand, Emacs, ExternalPrinter, Highlighter, HistoryItem, KeyCode,
-    KeyModifiers, MenuBuilder, Reedline, ReedlineEvent, ReedlineMenu, Signal, StyledText, Validator,
-    default_emacs_keybindings,
+    Completer, EditCommand, Emacs, ExternalPrinter, Highlighter, HistoryItem, KeyCode, KeyModifiers,
+    Reedline, ReedlineEvent, ReedlineMenu, Signal, StyledText, Validator, default_emacs_keybindings,
 };
 use tokio::sync::mpsc as tokio_mpsc;
 
 use super::history::{self, Kept, Wanted};
 use super::keys::read_ahead;
+use super::menu;
 use super::prompt::{Shown, Style};
 
 /// Lines that may wait to be shown above the prompt.
 const ABOVE: usize = 256;
 /// The parser of the validator goes a step deeper for each bracket.
 const STACK: usize = 16 * 1024 * 1024;
-/// The menu of completions.
-const MENU: &str = "completions";
 
 /// What came of a prompt.
 #[derive(Debug)]
@@ -121,10 +119,10 @@ impl Editor {
 
 fn build(parts: Parts, printer: ExternalPrinter<String>) -> Reedline {
     let mut keys = default_emacs_keybindings();
-    let next = ReedlineEvent::UntilFound(vec![ReedlineEvent::Menu(MENU.to_owned()), ReedlineEvent::MenuNext]);
+    let next =
+        ReedlineEvent::UntilFound(vec![ReedlineEvent::Menu(menu::NAME.to_owned()), ReedlineEvent::MenuNext]);
     keys.add_binding(KeyModifiers::NONE, KeyCode::Tab, next);
     keys.add_binding(KeyModifiers::SHIFT, KeyCode::BackTab, ReedlineEvent::MenuPrevious);
-    let menu = ColumnarMenu::default().with_name(MENU).with_marker("");
     let mut editor = Reedline::create()
         .with_history(Box::new(parts.history))
         .with_validator(parts.validator)
@@ -136,7 +134,9 @@ fn build(parts: Parts, printer: ExternalPrinter<String>) -> Reedline {
         .with_external_printer(printer)
         .use_bracketed_paste(true);
     if let Some(completer) = parts.completer {
-        editor = editor.with_completer(completer).with_menu(ReedlineMenu::EngineCompleter(Box::new(menu)));
+        editor = editor
+            .with_completer(completer)
+            .with_menu(ReedlineMenu::EngineCompleter(Box::new(menu::Quiet::new())));
     }
     editor
 }

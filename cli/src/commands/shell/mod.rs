@@ -6,6 +6,7 @@ mod history;
 mod interact;
 mod jobs;
 mod keys;
+mod menu;
 mod native;
 mod plain;
 mod prompt;
