@@ -255,6 +255,10 @@ fn tab_completes_what_the_host_has() {
     screen.press(&["Tab"]);
     screen.shows("echo $HOME");
     screen.press(&["C-u"]);
+    screen.type_text("printenv HOM");
+    screen.press(&["Tab"]);
+    screen.shows("printenv HOME");
+    screen.press(&["C-u"]);
     // What nothing goes on from is left as it is, with nothing said; a second Tab is no other key.
     screen.enter("clear");
     screen.type_text("cat nothing-like-it");
