@@ -83,8 +83,9 @@ pub(crate) struct Exec {
         value_parser = clap::builder::OsStringValueParser::new().try_map(environment))]
     pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
 
-    /// Run in this session of yours on the host, which is made when there is
-    /// none: its directory, variables and umask hold, and what changes stays
+    /// Run in this session of yours on the host, by its name or whole id; one
+    /// of that name is made when there is none. Its directory, variables and
+    /// umask hold, and what changes stays
     #[arg(long, value_name = "NAME", value_parser = session)]
     pub(crate) session: Option<String>,
 
@@ -250,7 +251,8 @@ pub(crate) struct Shell {
     #[arg(value_name = "TARGET")]
     pub(crate) target: String,
 
-    /// Work in this session, made when there is none, and keep it
+    /// Work in this session, by its name or whole id, and keep it; one of
+    /// that name is made when there is none
     /// [default: a new one, which ends with the shell]
     #[arg(long, value_name = "NAME", value_parser = session)]
     pub(crate) session: Option<String>,
@@ -283,11 +285,11 @@ pub(crate) struct Sessions {
     #[arg(value_name = "TARGET")]
     pub(crate) target: String,
 
-    /// End this session, by its name or id; its jobs go on
+    /// End this session, by its name or whole id; its jobs go on
     #[arg(long, value_name = "NAME", value_parser = session)]
     pub(crate) end: Option<String>,
 
-    /// Print one JSON object
+    /// Print one JSON object, with the sessions' ids and homes
     #[arg(long)]
     pub(crate) json: bool,
 

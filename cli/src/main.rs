@@ -6,6 +6,7 @@ mod escape;
 mod home;
 mod host_keys;
 mod log;
+mod modes;
 mod printable;
 mod raw_mode;
 mod stdio;

@@ -1,6 +1,6 @@
 //! How a job ended, or why it has no end, in words.
 
-use remora_client::{Class, JobError, Outcome, StartError};
+use remora_client::{Class, JobError, Outcome, StartError, proto};
 
 use crate::printable::chain;
 use crate::terminal::Failure;
@@ -13,6 +13,12 @@ pub(super) fn not_started(name: &str, error: &StartError) -> Failure {
         _ => Class::Lost,
     };
     Failure::new(class, name, chain(error))
+}
+
+/// What to try where a session's line was not started.
+pub(super) fn in_session(why: &proto::NotStarted) -> Option<String> {
+    // The engine's name of the step stays the same; its text is for people.
+    (why.step == "working-directory").then(|| "cd elsewhere first, as cd ~".to_owned())
 }
 
 /// A job without a receipt.

@@ -1,6 +1,7 @@
 //! `remora exec`: one command on one host, and back whole.
 
 use std::cell::{Cell, RefCell};
+use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 
 use remora_client::{
@@ -10,7 +11,7 @@ use remora_client::{
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 
-use super::ending::{how, job_id, killed_by, lost, not_started};
+use super::ending::{how, in_session, job_id, killed_by, lost, not_started};
 use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
 use super::timeline::Timeline;
@@ -18,6 +19,7 @@ use super::tty::{self, Typed};
 use super::{options, plain, receipt, session};
 use crate::arguments::{Exec, ExitStyle};
 use crate::host_keys;
+use crate::modes::Restored;
 use crate::printable::escape;
 use crate::raw_mode::{RawMode, was_left_raw};
 use crate::stdio::{Sink, Which};
@@ -212,9 +214,15 @@ async fn drive(
     let mut err = Output::new(target(Which::Stderr), exec.encoding);
 
     let first_byte = Cell::new(false);
-    let on_first = || {
+    // What its program asks of our terminal: taken back before anything is said, unless it ends as it wanted to.
+    let shown = !exec.json && request.terminal.is_some() && std::io::stdout().is_terminal();
+    let asked = RefCell::new(Restored::default());
+    let on_bytes = |bytes: &[u8]| {
         if !first_byte.replace(true) {
             timeline.note("first byte");
+        }
+        if shown {
+            asked.borrow_mut().modes.see(bytes);
         }
     };
     // What can't be read or written here makes the result less than whole, whatever the command says of its own end.
@@ -274,7 +282,7 @@ async fn drive(
         std::future::pending().await
     };
     let work = async {
-        let streams = async { tokio::join!(out.pump(stdout, on_first), err.pump(stderr, on_first)) };
+        let streams = async { tokio::join!(out.pump(stdout, on_bytes), err.pump(stderr, on_bytes)) };
         let (written, finished) = tokio::join!(streams, job.wait());
         (written, finished)
     };
@@ -290,6 +298,12 @@ async fn drive(
         text = signals => return Err(failed(Class::Lost, text)),
     };
     drop(mode.take());
+    match &finished {
+        Ok(finished) if matches!(outcome_of(&finished.receipt), Outcome::Exited(_)) => {
+            asked.borrow_mut().leave()
+        }
+        _ => drop(asked.borrow_mut().back()),
+    }
     if let Some(error) = unread.take() {
         return Err(failed(
             Class::Internal,
@@ -371,7 +385,12 @@ fn conclude(
         }
     }
     match (&outcome, &receipt.outcome) {
-        (_, Some(proto::receipt::Outcome::NotStarted(why))) => return Err(failure(escape(&why.text))),
+        (_, Some(proto::receipt::Outcome::NotStarted(why))) => {
+            // A directory that was asked for isn't the session's.
+            let in_session =
+                exec.session.as_ref().filter(|_| exec.cwd.is_none()).and_then(|_| in_session(why));
+            return Err(Failure { hint: in_session, ..failure(escape(&why.text)) });
+        }
         (Outcome::Deadline, _) => {
             let limit = exec
                 .timeout

@@ -91,15 +91,14 @@ fn now() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A line for each, under one that says what the columns are. All text is the host's, and escaped.
+/// A line for each, under one that says what the columns are; the id, which takes a line of its own to write, is for `--json`. All text is the host's, and escaped.
 fn table(list: &[proto::SessionInfo], now: u64) -> String {
-    let mut rows = vec![["NAME", "ID", "DIRECTORY", "JOBS", "IDLE", "AGE"].map(str::to_owned)];
+    let mut rows = vec![["NAME", "DIRECTORY", "JOBS", "IDLE", "AGE"].map(str::to_owned)];
     for session in list {
         let place = String::from_utf8_lossy(&session.working_directory);
         let since = |then: u64| age(Duration::from_nanos(now.saturating_sub(then)));
         rows.push([
             escape(&session.name),
-            escape(session.id.get(..8).unwrap_or(&session.id)),
             escape(&place),
             session.jobs.to_string(),
             if session.jobs > 0 { "-".to_owned() } else { since(session.used_unix_ns) },
@@ -109,7 +108,7 @@ fn table(list: &[proto::SessionInfo], now: u64) -> String {
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..6).map(width).collect();
+    let widths: Vec<usize> = (0..5).map(width).collect();
     let mut text = String::new();
     for row in &rows {
         let mut line = String::new();
@@ -172,9 +171,9 @@ mod tests {
         let text = table(&list, 100_000_000_000);
         assert_eq!(
             text,
-            "NAME   ID        DIRECTORY         JOBS  IDLE  AGE\n\
-             build  01234567  /srv/\\u{1b}[2J\\n  0     10s   1m40s\n\
-             x                                  2     -     1m40s\n"
+            "NAME   DIRECTORY         JOBS  IDLE  AGE\n\
+             build  /srv/\\u{1b}[2J\\n  0     10s   1m40s\n\
+             x                        2     -     1m40s\n"
         );
     }
 

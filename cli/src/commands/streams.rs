@@ -89,13 +89,13 @@ impl Output {
         Output { target, decoder }
     }
 
-    /// Moves the stream to its end. Dropping the reader early closes the stream on the host.
+    /// Moves the stream to its end; each piece is seen before it is written. Dropping the reader early closes the stream on the host.
     ///
     /// # Errors
     /// I/O errors of our stream; a broken pipe among them.
-    pub(crate) async fn pump(&mut self, mut reader: Reader, mut on_first: impl FnMut()) -> io::Result<()> {
+    pub(crate) async fn pump(&mut self, mut reader: Reader, mut seen: impl FnMut(&[u8])) -> io::Result<()> {
         while let Some(chunk) = reader.next().await {
-            on_first();
+            seen(&chunk);
             self.put(chunk, false).await?;
         }
         if self.decoder.is_some() {

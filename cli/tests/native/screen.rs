@@ -79,6 +79,13 @@ impl Screen {
         String::from_utf8_lossy(&self.tmux(&["capture-pane", "-p", "-e"]).stdout).into_owned()
     }
 
+    /// Whether the alternate screen, the cursor, its keys' mode, the keypad's and the mouse's are on, a digit each.
+    pub(crate) fn modes(&self) -> String {
+        let flags = "#{alternate_on}#{cursor_flag}#{keypad_cursor_flag}#{keypad_flag}#{mouse_any_flag}#{mouse_sgr_flag}";
+        let done = self.tmux(&["display-message", "-p", flags]);
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    }
+
     #[track_caller]
     fn until(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
         let mut seen = String::new();

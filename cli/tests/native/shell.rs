@@ -182,7 +182,9 @@ fn what_was_typed_is_found_again_unless_it_began_with_a_space() {
     screen.shows("\nfirst\n");
     screen.enter(" echo secret");
     screen.shows("\nsecret\n");
-    screen.press(&["C-d"]);
+    screen.press(&["Up"]);
+    screen.ends_with(&format!("{} echo first", prompt("~")));
+    screen.press(&["C-u", "C-d"]);
     screen.shows("left with 0");
     at.start("");
     screen.press(&["Up"]);
@@ -201,6 +203,26 @@ fn what_was_typed_is_found_again_unless_it_began_with_a_space() {
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&files[0]), mode(&folder)), (0o600, 0o700));
     assert!(!std::fs::read_to_string(&files[0]).unwrap().contains("secret"));
+    screen.enter("clear");
+    screen.enter("echo '<\\n>'");
+    screen.shows("\n<\\n>\n");
+    screen.enter("history 2");
+    let seen = screen.shows("echo '<\\n>'\n    5  history 2");
+    assert!(!seen.contains("first"), "{seen}");
+    screen.enter("history | tail -3");
+    screen.shows("history: it is kept here, not on the host");
+    screen.ends_with(&format!("\n1 {}", prompt("~")));
+    screen.press(&["C-d"]);
+    screen.shows("left with 1");
+    at.start("");
+    screen.press(&["Up", "Up", "Up"]);
+    screen.ends_with(&format!("{} echo '<\\n>'", prompt("~")));
+    screen.press(&["C-u"]);
+    screen.enter("history -c");
+    screen.ends_with(&prompt("~"));
+    screen.press(&["C-d"]);
+    screen.shows("left with 0");
+    assert_eq!((std::fs::read_to_string(&files[0]).unwrap().as_str(), mode(&files[0])), ("", 0o600));
 }
 
 #[test]
@@ -232,6 +254,19 @@ fn tab_completes_what_the_host_has() {
     screen.type_text("echo $HOM");
     screen.press(&["Tab"]);
     screen.shows("echo $HOME");
+    screen.press(&["C-u"]);
+    screen.type_text("printenv HOM");
+    screen.press(&["Tab"]);
+    screen.shows("printenv HOME");
+    screen.press(&["C-u"]);
+    // What nothing goes on from is left as it is, with nothing said; a second Tab is no other key.
+    screen.enter("clear");
+    screen.type_text("cat nothing-like-it");
+    screen.press(&["Tab", "Tab", "x"]);
+    let seen = screen.ends_with("cat nothing-like-itx");
+    assert_eq!(seen.trim().lines().count(), 1, "{seen}");
+    screen.press(&["BSpace", "Enter"]);
+    screen.shows("cat: nothing-like-it: No such file");
 }
 
 #[test]
@@ -403,6 +438,67 @@ fn the_terminal_is_restored_whatever_happens() {
     }
 }
 
+/// What [`Screen::modes`] says of a terminal that nobody has asked for anything.
+const PLAIN_MODES: &str = "010000";
+/// What a full-screen program asks for, and how the terminal is then.
+const FULL_SCREEN: &str = r"printf '\033[?1049h\033[?1h\033=\033[?1000;1006h\033[?25lfull%s' -screen";
+const FULL_SCREEN_MODES: &str = "101111";
+
+#[test]
+fn what_a_program_asked_of_the_terminal_is_taken_back_when_it_cannot() {
+    let mut at = At::shell("");
+    at.screen.press(&["C-d"]);
+    at.screen.shows("left with 0");
+    assert_eq!(at.screen.modes(), PLAIN_MODES);
+    let begin = |at: &At, verb: &str, then: &str| {
+        let target = at.server.target();
+        let line = format!("{FULL_SCREEN}; {then}");
+        if verb == "shell" {
+            at.start("");
+            at.screen.enter(&line);
+        } else {
+            let file = at.home.path("line");
+            std::fs::write(&file, line).unwrap();
+            let words = format!("{REMORA} {verb} {target} \"$(cat {})\"", file.display());
+            at.screen.enter(&format!("clear; {words}; echo left with $?"));
+        }
+        at.screen.shows("full-screen");
+        at.screen.modes()
+    };
+    for verb in ["shell", "exec -t"] {
+        assert_eq!(begin(&at, verb, "sleep 1000"), FULL_SCREEN_MODES);
+        at.server.kill();
+        let seen = at.screen.shows("left with 198");
+        assert!(seen.contains("lost: the connection was lost"), "{seen}");
+        assert_eq!(at.screen.modes(), PLAIN_MODES, "{verb}, the server killed");
+        at.server = Server::start(&at.home);
+    }
+    assert_eq!(begin(&at, "shell", "sleep 1000"), FULL_SCREEN_MODES);
+    signal(at.screen.pid_of("remora"), "TERM");
+    at.screen.shows("left with 143");
+    assert_eq!(at.screen.modes(), PLAIN_MODES, "the client told to end");
+    assert_eq!(begin(&at, "exec -t", "sleep 1000"), FULL_SCREEN_MODES);
+    at.screen.press(&["Enter", "~", "."]);
+    at.screen.shows("left with 198");
+    assert_eq!(at.screen.modes(), PLAIN_MODES, "left by an escape");
+    begin(&at, "exec -t", "read x </dev/tty; kill -9 $$");
+    at.screen.press(&["Enter"]);
+    at.screen.shows("left with 137");
+    assert_eq!(at.screen.modes(), PLAIN_MODES, "exec's program killed");
+    begin(&at, "shell", "read x </dev/tty; kill -9 $$");
+    at.screen.press(&["Enter"]);
+    at.screen.ends_with(&format!("137 {}", prompt("~")));
+    assert_eq!(at.screen.modes(), PLAIN_MODES, "the shell's program killed");
+    // What ends as it wants to has left the terminal as it wants it.
+    at.screen.enter("tput smcup; echo kept");
+    at.screen.shows("\nkept\n");
+    at.screen.ends_with(&prompt("~"));
+    assert_eq!(&at.screen.modes()[..1], "1");
+    at.screen.press(&["C-d"]);
+    at.screen.shows("left with 0");
+    assert_eq!(&at.screen.modes()[..1], "1");
+}
+
 #[test]
 fn nothing_is_left_when_the_terminal_goes_without_a_word() {
     for target in ["native", "header"] {
@@ -528,6 +624,15 @@ fn lines_from_a_pipe_run_one_after_the_other() {
         "",
     );
     assert!(!shell(&[], b"echo 'a").ended(2).err().is_empty());
+    // As exec tells it, and not within the output.
+    let done = shell(&[], b"echo a; kill -9 $$\necho b\n").ended(0);
+    assert_eq!(done.out(), "a\nb\n");
+    let err = done.err();
+    assert!(err.starts_with("remora: 127.0.0.1"), "{err}");
+    assert!(
+        err.ends_with(": signaled: the command was killed by SIGKILL\n") && err.lines().count() == 1,
+        "{err}"
+    );
     // Nothing is left of sessions that nobody can name.
     let mut sessions = home.remora();
     sessions.args(["sessions", "--json", &target]);
@@ -566,7 +671,11 @@ fn a_named_session_is_shared_with_exec_and_kept() {
     };
     let list = sessions(&[]).ended(0).out();
     let row: Vec<&str> = list.lines().nth(1).unwrap().split_whitespace().collect();
-    assert_eq!((row[0], row[1].len(), row[2], row[3]), ("build", 8, "/usr/bin", "0"));
+    assert_eq!((row[0], row[1], row[2]), ("build", "/usr/bin", "0"));
+    // What it tells of one names it: by name, and by id.
+    let list: serde_json::Value = serde_json::from_slice(&sessions(&["--json"]).ended(0).stdout).unwrap();
+    let id = list["sessions"][0]["id"].as_str().unwrap();
+    assert_eq!(run(home.exec(["--session", id, &target, "pwd"])).ended(0).out(), "/usr/bin\n");
     sessions(&["--end", "build"]).ended(0);
     assert_eq!(sessions(&[]).ended(0).out().lines().count(), 1);
     sessions(&["--end", "build"]).complained(196, "remora: 127.0.0.1", "build");
@@ -579,6 +688,57 @@ fn a_named_session_is_shared_with_exec_and_kept() {
     let mut local = home.remora();
     local.args(["sessions", "local"]);
     run(local).complained(193, "remora: usage: local keeps no sessions", "");
+}
+
+#[test]
+fn who_comes_back_to_a_session_that_is_gone_is_told() {
+    let mut at = At::shell("--session build");
+    assert!(
+        at.screen.shows("remora: 127.0.0.1").contains(": session build is new\n"),
+        "{}",
+        at.screen.text()
+    );
+    at.screen.press(&["C-d"]);
+    at.screen.shows("left with 0");
+    at.start("--session build");
+    assert!(!at.screen.text().contains("is new"), "{}", at.screen.text());
+    at.server.kill();
+    at.screen.shows("back to its session: remora shell --session build");
+    at.server = Server::start(&at.home);
+    at.start("--session build");
+    at.screen.shows(": session build is new\n");
+    // One without a name is always new, and a script has its own -v.
+    at.screen.press(&["C-d"]);
+    at.screen.shows("left with 0");
+    at.start("");
+    assert!(!at.screen.text().contains("is new"), "{}", at.screen.text());
+    let mut script = at.home.remora();
+    script.args(["shell", "--session", "other", &at.server.target()]);
+    let done = run_with(script, b"true\n").ended(0);
+    assert_eq!(done.err(), "");
+}
+
+#[test]
+fn a_directory_that_is_gone_is_left_by_cd() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let target = server.target();
+    let gone = home.path("gone");
+    std::fs::create_dir(&gone).unwrap();
+    let line = |line: &str| run(home.exec(["--session", "s", &target, line]));
+    line(&format!("cd {}", gone.display())).ended(0);
+    std::fs::remove_dir(&gone).unwrap();
+    let hint = "\nhint: cd elsewhere first, as cd ~\n";
+    let err = line("exec true").err();
+    assert!(err.contains("can't go to the working directory") && err.ends_with(hint), "{err}");
+    let mut shell = home.remora();
+    shell.args(["shell", "--session", "s", &target]);
+    let done = run_with(shell, b"exec true\ncd ~\nexec echo back\n").ended(0);
+    assert_eq!(done.out(), "back\n");
+    assert!(done.err().ends_with(hint), "{}", done.err());
+    // A directory that was asked for by name is named in the message.
+    let err = run(home.exec(["--session", "s", "-C", "gone", &target, "true"])).err();
+    assert!(err.contains("can't go to the working directory") && !err.contains("hint"), "{err}");
 }
 
 #[test]

@@ -44,7 +44,13 @@ fn a_script_stops_where_it_should() {
     let output = shell(&["--exit-on-error", &serve.header], lines);
     assert_eq!((stdout(&output).as_str(), status(&output)), ("a\n", 1));
     let output = shell(&[&serve.header], b"kill -9 $$");
-    assert_eq!(status(&output), 137);
+    assert_eq!((stdout(&output).as_str(), status(&output)), ("", 137));
+    let told = stderr(&output);
+    assert!(
+        told.starts_with("remora: header://")
+            && told.ends_with(": signaled: the command was killed by SIGKILL\n"),
+        "{told}"
+    );
     let output = shell(&["--session", "x", &serve.header], b"");
     assert_eq!(status(&output), 193);
     assert!(

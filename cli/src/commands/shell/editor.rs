@@ -4,22 +4,20 @@ use std::borrow::Cow;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 
 use reedline::{
-    ColumnarMenu, Completer, EditCommand, Emacs, ExternalPrinter, FileBackedHistory, Highlighter,
-    HistoryItem, KeyCode, KeyModifiers, MenuBuilder, Reedline, ReedlineEvent, ReedlineMenu, Signal,
-    StyledText, Validator, default_emacs_keybindings,
+    Completer, EditCommand, Emacs, ExternalPrinter, Highlighter, HistoryItem, KeyCode, KeyModifiers,
+    Reedline, ReedlineEvent, ReedlineMenu, Signal, StyledText, Validator, default_emacs_keybindings,
 };
 use tokio::sync::mpsc as tokio_mpsc;
 
-use super::history::{SECRET, listed};
+use super::history::{self, Kept, Wanted};
 use super::keys::read_ahead;
+use super::menu;
 use super::prompt::{Shown, Style};
 
 /// Lines that may wait to be shown above the prompt.
 const ABOVE: usize = 256;
 /// The parser of the validator goes a step deeper for each bracket.
 const STACK: usize = 16 * 1024 * 1024;
-/// The menu of completions.
-const MENU: &str = "completions";
 
 /// What came of a prompt.
 #[derive(Debug)]
@@ -30,8 +28,8 @@ pub(super) enum Entered {
     Interrupted,
     /// Ctrl-D on an empty line.
     End,
-    /// What was typed before, for `history`.
-    History(Vec<String>),
+    /// What `history` shows, or why it can't.
+    History(Result<Vec<String>, String>),
     /// The terminal can't be used.
     Failed(String),
 }
@@ -39,12 +37,12 @@ pub(super) enum Entered {
 enum Order {
     Read { prompt: Shown, prefill: String },
     Remember(String),
-    History,
+    History(Wanted),
 }
 
 /// What the editor is made of.
 pub(super) struct Parts {
-    pub(super) history: FileBackedHistory,
+    pub(super) history: Kept,
     pub(super) validator: Box<dyn Validator>,
     pub(super) completer: Option<Box<dyn Completer + Send>>,
     pub(super) style: Style,
@@ -73,12 +71,10 @@ impl Editor {
                 let entered = match order {
                     Order::Read { prompt, prefill } => read(&mut editor, &prompt, prefill),
                     Order::Remember(line) => {
-                        if !line.starts_with(SECRET) && !line.trim().is_empty() {
-                            let _ = editor.history_mut().save(HistoryItem::from_command_line(line));
-                        }
+                        let _ = editor.history_mut().save(HistoryItem::from_command_line(line));
                         continue;
                     }
-                    Order::History => Entered::History(listed(editor.history())),
+                    Order::History(wanted) => Entered::History(history::answer(editor.history_mut(), wanted)),
                 };
                 if answer.send(entered).is_err() {
                     return;
@@ -96,9 +92,9 @@ impl Editor {
         let _ = self.orders.send(Order::Read { prompt, prefill });
     }
 
-    /// Asks for what was typed before.
-    pub(super) fn ask_history(&self) {
-        let _ = self.orders.send(Order::History);
+    /// Asks something of what was typed before.
+    pub(super) fn ask_history(&self, wanted: Wanted) {
+        let _ = self.orders.send(Order::History(wanted));
     }
 
     /// Keeps a line that was not typed at a prompt.
@@ -123,13 +119,12 @@ impl Editor {
 
 fn build(parts: Parts, printer: ExternalPrinter<String>) -> Reedline {
     let mut keys = default_emacs_keybindings();
-    let next = ReedlineEvent::UntilFound(vec![ReedlineEvent::Menu(MENU.to_owned()), ReedlineEvent::MenuNext]);
+    let next =
+        ReedlineEvent::UntilFound(vec![ReedlineEvent::Menu(menu::NAME.to_owned()), ReedlineEvent::MenuNext]);
     keys.add_binding(KeyModifiers::NONE, KeyCode::Tab, next);
     keys.add_binding(KeyModifiers::SHIFT, KeyCode::BackTab, ReedlineEvent::MenuPrevious);
-    let menu = ColumnarMenu::default().with_name(MENU).with_marker("");
     let mut editor = Reedline::create()
         .with_history(Box::new(parts.history))
-        .with_history_exclusion_prefix(Some(SECRET.to_owned()))
         .with_validator(parts.validator)
         .with_highlighter(Box::new(Plain))
         .with_edit_mode(Box::new(Emacs::new(keys)))
@@ -139,7 +134,9 @@ fn build(parts: Parts, printer: ExternalPrinter<String>) -> Reedline {
         .with_external_printer(printer)
         .use_bracketed_paste(true);
     if let Some(completer) = parts.completer {
-        editor = editor.with_completer(completer).with_menu(ReedlineMenu::EngineCompleter(Box::new(menu)));
+        editor = editor
+            .with_completer(completer)
+            .with_menu(ReedlineMenu::EngineCompleter(Box::new(menu::Quiet::new())));
     }
     editor
 }

@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::completion::{FromHost, Known, answer};
 use super::editor::{Editor, Entered, Parts};
+use super::history::Wanted;
 use super::jobs::News;
 use super::keys::{CTRL_C, CTRL_D, Keys, first_command};
 use super::native::{After, Native, With};
@@ -57,6 +58,9 @@ pub(super) async fn interact(native: &mut Native, screen: Screen, style: Style) 
     let with = With { screen: &screen, keys: native_keys, signals: &mut signals, interactive: true };
     let result = person.work(with).await;
     answering.abort();
+    if result.is_ok() {
+        screen.lock().await.leave();
+    }
     result
 }
 
@@ -213,13 +217,6 @@ impl Person<'_> {
                 None
             }
             ["jobs"] => Some(Ok(self.native.jobs.listed())),
-            ["history"] => {
-                self.editor.ask_history();
-                match self.answer(with).await? {
-                    Entered::History(lines) => Some(Ok(lines)),
-                    _ => None,
-                }
-            }
             ["bg"] | ["bg", _] => Some(self.native.jobs.resume(word).map(|text| vec![text])),
             ["fg"] | ["fg", _] => match self.native.jobs.take(word) {
                 Ok((live, piece)) => {
@@ -237,7 +234,17 @@ impl Person<'_> {
                 }
                 Err(text) => Some(Err(text)),
             },
-            _ => None,
+            _ => match Wanted::of(line) {
+                Some(Ok(wanted)) => {
+                    self.editor.ask_history(wanted);
+                    match self.answer(with).await? {
+                        Entered::History(told) => Some(told),
+                        _ => None,
+                    }
+                }
+                Some(Err(text)) => Some(Err(text)),
+                None => None,
+            },
         };
         let Some(told) = own else {
             self.known.forget();

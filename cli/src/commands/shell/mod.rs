@@ -6,6 +6,7 @@ mod history;
 mod interact;
 mod jobs;
 mod keys;
+mod menu;
 mod native;
 mod plain;
 mod prompt;
@@ -19,7 +20,6 @@ mod words;
 
 use std::io::{self, IsTerminal};
 
-use reedline::FileBackedHistory;
 use remora_client::{Class, Outcome, Target, exit_status};
 
 use self::native::Native;
@@ -79,7 +79,10 @@ async fn work(shell: &Shell) -> Result<(u8, bool), Failure> {
             .with_hint("remora shell --exit-on-error TARGET < FILE"));
     }
     let style = Style::of_environment();
-    let screen = |record| Screen::new(shell.encoding, record, style);
+    let screen = |record| {
+        let screen = Screen::new(shell.encoding, record, style);
+        if interactive { screen.restored() } else { screen }
+    };
     if let Target::Plain { wire, host, port } = &target {
         let screen = screen(recording(shell)?);
         return plain::run(shell, (*wire, host, *port), screen, interactive, style).await;
@@ -114,7 +117,7 @@ fn recording(shell: &Shell) -> Result<Option<Record>, Failure> {
 }
 
 /// What was typed for this target before; where that can't be kept, it is forgotten with the shell.
-fn history_of(target: &str) -> FileBackedHistory {
+fn history_of(target: &str) -> history::Kept {
     let Some(state) = home::state() else { return history::unkept() };
     let file = history::file(&state, target);
     history::open(&file).unwrap_or_else(|error| {

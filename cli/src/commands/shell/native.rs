@@ -10,7 +10,7 @@ use remora_client::{
 };
 use tokio::sync::Mutex;
 
-use super::super::ending::{job_id, killed_by, lost, not_started};
+use super::super::ending::{in_session, job_id, killed_by, lost, not_started};
 use super::super::local::LocalServer;
 use super::super::place::{Entered, Place, enter};
 use super::super::sessions::unanswered;
@@ -95,6 +95,10 @@ impl Native {
             escape(&info.name),
             if info.made { "made" } else { "found" }
         ));
+        // Whoever comes back to one by its name should know that what they left there is gone.
+        if interactive && info.made && shell.session.is_some() {
+            say(&format!("{}: session {} is new", escape(&place.name()), escape(&info.name)));
+        }
         let host = match &place.target {
             Target::Native { host, .. } => host.clone(),
             _ => host_name,
@@ -139,7 +143,7 @@ impl Native {
         let kept = KEPT.contains(&shell);
         if !kept {
             say(&format!(
-                "{}: of what {} changes the host keeps the directory alone",
+                "{}: your shell there is {}: a session keeps its directory, and nothing else of what lines change",
                 escape(&self.place.name()),
                 escape(&String::from_utf8_lossy(shell))
             ));
@@ -223,7 +227,18 @@ impl Native {
         let mut around =
             Around { screen: with.screen, keys: with.keys, signals: with.signals, jobs: &mut self.jobs };
         let name = self.place.name();
-        let unread = match run(&mut live, &mut around, typed).await {
+        let ran = run(&mut live, &mut around, typed).await;
+        let in_order = match &ran {
+            Ran::Ended(result) => {
+                result.as_ref().as_ref().is_ok_and(|f| matches!(outcome_of(&f.receipt), Outcome::Exited(_)))
+            }
+            Ran::Stopped { .. } => true,
+            Ran::GivenUp | Ran::Left | Ran::End(_) | Ran::Broken(_) => false,
+        };
+        if !in_order {
+            with.screen.lock().await.restore();
+        }
+        let unread = match ran {
             Ran::Ended(result) => match *result {
                 Ok(finished) => return self.ended(&finished, &live, with).await,
                 Err(error) => return Err(self.keeping(lost(&name, &error))),
@@ -236,7 +251,7 @@ impl Native {
             }
             Ran::GivenUp => {
                 self.status = 130;
-                self.show(with, "the host ends the command").await?;
+                self.note(with, "the host ends the command").await?;
                 Vec::new()
             }
             Ran::Left => {
@@ -264,25 +279,22 @@ impl Native {
             }
             self.timeline.note(&session::told(change));
             if let Some(note) = session::loud_note(change) {
-                self.show(with, &note).await?;
+                self.note(with, &note).await?;
             }
         }
         match (&outcome, &receipt.outcome) {
             (_, Some(proto::receipt::Outcome::NotStarted(why))) => {
-                let failure = Failure {
-                    outcome: outcome.clone(),
-                    ..Failure::new(Class::Internal, &self.place.name(), escape(&why.text))
-                };
-                failure.print();
+                Failure { hint: in_session(why), ..self.failed(&outcome, escape(&why.text)) }.print();
             }
             (Outcome::Signaled { signal, by: None }, _) if !EXPECTED.contains(&i32::from(*signal)) => {
-                self.show(with, &self.style.dim(&killed_by(*signal))).await?;
+                self.tell(with, &outcome, killed_by(*signal), true).await?;
             }
             (Outcome::Signaled { by: Some(why), .. }, _) => {
-                self.show(with, &format!("the host ended the command ({why})")).await?;
+                self.tell(with, &outcome, format!("the host ended the command ({why})"), false).await?;
             }
             (Outcome::Deadline, _) => {
-                self.show(with, "the command ran into the host's time limit and was ended").await?;
+                let text = "the command ran into the host's time limit and was ended";
+                self.tell(with, &outcome, text.to_owned(), false).await?;
             }
             _ => {}
         }
@@ -302,6 +314,29 @@ impl Native {
             unread.extend_from_slice(live.sent.behind(receipt.unread_upto));
         }
         Ok(After::Next { unread })
+    }
+
+    /// Tells how a line ended: a person below what it wrote, and whoever reads the output of a script not in there.
+    async fn tell(&self, with: &With<'_>, outcome: &Outcome, text: String, dim: bool) -> Result<(), Failure> {
+        if with.interactive {
+            return self.show(with, &if dim { self.style.dim(&text) } else { text }).await;
+        }
+        self.failed(outcome, text).print();
+        Ok(())
+    }
+
+    /// Tells something that is no failure, likewise.
+    async fn note(&self, with: &With<'_>, text: &str) -> Result<(), Failure> {
+        if with.interactive {
+            return self.show(with, text).await;
+        }
+        say(&format!("{}: {text}", escape(&self.place.name())));
+        Ok(())
+    }
+
+    fn failed(&self, outcome: &Outcome, text: String) -> Failure {
+        let failure = Failure::new(Class::Internal, &self.place.name(), text);
+        Failure { outcome: outcome.clone(), ..failure }
     }
 
     /// Shows a line of the shell's own.

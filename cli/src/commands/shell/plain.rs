@@ -9,6 +9,7 @@ use super::super::capture;
 use super::super::ending::killed_by;
 use super::super::timeline::Timeline;
 use super::editor::{Editor, Entered, Parts};
+use super::history::Wanted;
 use super::keys::{CTRL_D, Keys, first_command};
 use super::prompt::{Shown, Style};
 use super::screen::{Of, Screen};
@@ -30,6 +31,8 @@ struct PlainShell<'a> {
     screen: Screen,
     signals: Signals,
     timeline: &'a Timeline,
+    /// A person sees it.
+    interactive: bool,
     status: u8,
 }
 
@@ -59,9 +62,12 @@ pub(super) async fn run(
         .map_err(|error| Failure::new(Class::Internal, &name, format!("no signal handler: {error}")))?;
     let opened = Exchange::open(wire, host, port, &options).await;
     let exchange = opened.map_err(|error| failure(&name, &error))?;
-    let mut plain = PlainShell { exchange, name, screen, signals, timeline: &timeline, status: 0 };
+    let mut plain =
+        PlainShell { exchange, name, screen, signals, timeline: &timeline, interactive, status: 0 };
     if interactive {
-        plain.interact(style).await.map(|status| (status, false))
+        let status = plain.interact(style).await?;
+        plain.screen.leave();
+        Ok((status, false))
     } else {
         plain.script(shell.exit_on_error).await
     }
@@ -149,12 +155,20 @@ impl PlainShell<'_> {
             ["exit", number] if number.parse::<u8>().is_ok() => {
                 return Ok(Some(number.parse().unwrap_or_default()));
             }
-            ["history"] => {
-                editor.ask_history();
-                if let Entered::History(lines) = self.answer(editor, terminal).await? {
-                    for line in lines {
-                        self.show(&line).await?;
+            _ if let Some(wanted) = Wanted::of(line) => {
+                let told = match wanted {
+                    Ok(wanted) => {
+                        editor.ask_history(wanted);
+                        match self.answer(editor, terminal).await? {
+                            Entered::History(told) => told,
+                            _ => Ok(Vec::new()),
+                        }
                     }
+                    Err(text) => Err(text),
+                };
+                self.status = u8::from(told.is_err());
+                for line in told.unwrap_or_else(|text| vec![text]) {
+                    self.show(&line).await?;
                 }
             }
             _ => {
@@ -297,8 +311,14 @@ impl PlainShell<'_> {
             None => Outcome::Exited(0),
             Some(Ending::Exited(status)) => Outcome::Exited(status),
             Some(Ending::Signaled(signal)) => {
-                self.show(&killed_by(signal)).await?;
-                Outcome::Signaled { signal, by: None }
+                let outcome = Outcome::Signaled { signal, by: None };
+                if self.interactive {
+                    self.show(&killed_by(signal)).await?;
+                } else {
+                    let failure = Failure::new(Class::Lost, &self.name, killed_by(signal));
+                    Failure { outcome: outcome.clone(), ..failure }.print();
+                }
+                outcome
             }
             Some(Ending::Unknown | Ending::Impossible(_)) => Outcome::Failed(Class::Lost),
         };

@@ -9,6 +9,7 @@ use remora_client::proto::WindowSize;
 use super::super::streams::decode;
 use super::prompt::Style;
 use super::record::Record;
+use crate::modes::Restored;
 use crate::raw_mode;
 use crate::stdio::{Sink, Which};
 use crate::terminal::say;
@@ -30,6 +31,8 @@ pub(super) struct Screen {
     style: Style,
     /// Both streams are shown in one place, where they have to be told apart.
     tint: bool,
+    /// What is asked of the terminal, where this is one; taken back when this is dropped.
+    asked: Option<Restored>,
     /// Nothing stands in the line where the cursor is.
     pub(super) at_start: bool,
 }
@@ -44,6 +47,7 @@ impl Screen {
             record,
             style,
             tint: false,
+            asked: None,
             at_start: true,
         };
         screen.begin();
@@ -54,6 +58,26 @@ impl Screen {
     pub(super) fn tinted(mut self) -> Self {
         self.tint = true;
         self
+    }
+
+    /// A terminal shows it: what programs ask of that is taken back where they can't.
+    pub(super) fn restored(mut self) -> Self {
+        self.asked = Some(Restored::default());
+        self
+    }
+
+    /// A program had no chance to take back what it asked of the terminal.
+    pub(super) fn restore(&mut self) {
+        let Some(asked) = &mut self.asked else { return };
+        // Where the cursor was, a line began: it is there again.
+        self.at_start |= asked.modes.is_alternate();
+        let bytes = asked.back();
+        self.copy(&bytes);
+    }
+
+    /// The shell is left in order: the terminal is as its programs wanted it.
+    pub(super) fn leave(&mut self) {
+        self.asked.iter_mut().for_each(Restored::leave);
     }
 
     /// Another job's output begins: half a character of the last one's is none of it.
@@ -75,6 +99,9 @@ impl Screen {
         };
         let Some(last) = bytes.last() else { return Ok(()) };
         self.at_start = *last == b'\n';
+        if let Some(asked) = &mut self.asked {
+            asked.modes.see(&bytes);
+        }
         let bytes = if self.tint && of == Of::Stderr && self.style.is_coloured() {
             [b"\x1b[31m", bytes.as_ref(), b"\x1b[0m"].concat().into()
         } else {

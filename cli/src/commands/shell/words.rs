@@ -29,6 +29,8 @@ const BEFORE_COMMANDS: &[&str] = &[
 ];
 /// Commands whose arguments are directories.
 const OF_DIRECTORIES: &[&str] = &["cd", "pushd", "rmdir"];
+/// Commands whose arguments are names of variables.
+const OF_VARIABLES: &[&str] = &["export", "unset", "readonly", "printenv"];
 
 /// The word that ends at the end of this part of a line.
 pub(super) fn word_at_end(line: &str) -> Word {
@@ -185,6 +187,9 @@ impl Scan {
             None if text.contains('/') || self.tilde => Kind::Path,
             None => Kind::Command,
             Some(command) if OF_DIRECTORIES.contains(&command.as_str()) => Kind::Directory,
+            Some(command) if quote == Quote::None && OF_VARIABLES.contains(&command.as_str()) => {
+                Kind::Variable
+            }
             Some(_) => Kind::Path,
         };
         Word { start, text, quote, kind, tilde: self.tilde }
@@ -298,6 +303,13 @@ mod tests {
             ("cd a; cd s", 9, "s", None, Directory),
             ("pushd ", 6, "", None, Directory),
             ("echo $HO", 6, "HO", None, Variable),
+            ("export HO", 7, "HO", None, Variable),
+            ("true; unset A HO", 14, "HO", None, Variable),
+            ("printenv ", 9, "", None, Variable),
+            ("export A=1 HO", 11, "HO", None, Variable),
+            ("export A=/us", 9, "/us", None, Path),
+            ("unset 'HO", 6, "HO", Single, Path),
+            ("readonly > fi", 11, "fi", None, Path),
             ("echo \"$HO", 7, "HO", Double, Variable),
             ("echo ${HO", 7, "HO", None, Variable),
             ("echo '$HO", 5, "$HO", Single, Path),
