@@ -64,3 +64,46 @@ pub(crate) fn was_left_raw() -> bool {
             && !modes.output_modes.contains(OutputModes::OPOST)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+
+    use super::*;
+
+    /// Set for the process that is to panic.
+    const PANICS: &str = "REMORA_TEST_PANICS";
+
+    #[test]
+    fn panics_while_the_terminal_is_raw() {
+        if std::env::var_os(PANICS).is_some() {
+            let _raw = RawMode::enter().unwrap();
+            assert!(was_left_raw(), "it is raw by now");
+            panic!("as it was to");
+        }
+    }
+
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was() {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        unlockpt(&master).unwrap();
+        let terminal = ioctl_tiocgptpeer(&master, flags).unwrap();
+        let before = tcgetattr(&terminal).unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "raw_mode::tests::panics_while_the_terminal_is_raw"])
+            .env(PANICS, "1")
+            .stdin(Stdio::from(terminal.try_clone().unwrap()))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stderr).into_owned();
+        assert!(!child.status.success() && said.contains("as it was to"), "{said}");
+        let after = tcgetattr(&terminal).unwrap();
+        assert_eq!(
+            (after.local_modes, after.input_modes, after.output_modes),
+            (before.local_modes, before.input_modes, before.output_modes)
+        );
+    }
+}
