@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use remora_identity::statement::{ReceiptFile, VerifyStatementError};
 use remora_net::LinkError;
 use remora_wire::native::{Stream, proto};
 
 use crate::connection::{Shared, StdinQueue, VERDICT};
+use crate::evidence::Expected;
 
 /// Why a job has no receipt.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,6 +54,12 @@ pub enum JobError {
         /// Bytes that can't be trusted.
         in_doubt: u64,
     },
+    /// The signature over the receipt isn't the host's.
+    #[error("the receipt can't be trusted")]
+    Signature(#[source] VerifyStatementError),
+    /// The receipt contradicts what was asked for, or its own signed statement.
+    #[error("the receipt contradicts itself: {0}")]
+    Contradiction(String),
 }
 
 impl From<LinkError> for JobError {
@@ -67,6 +75,9 @@ pub struct Finished {
     pub receipt: proto::Receipt,
     /// Output streams that this side closed before their end, and that therefore couldn't be checked.
     pub unchecked: Vec<Stream>,
+    /// The receipt to keep, where [`Request::sign_receipt`](crate::Request::sign_receipt) asked for it and the host made one: its signature is
+    /// verified, and it says what `receipt` says. Not signed on a connection without a host key.
+    pub kept: Option<ReceiptFile>,
 }
 
 struct Incoming {
@@ -120,14 +131,17 @@ pub(crate) struct JobState {
     pid: Option<u64>,
     /// The signal that stopped the command, while it is stopped.
     stopped: Option<String>,
+    /// What the receipt is compared with, where it is to be kept.
+    expected: Option<Expected>,
     result: Option<Result<Finished, JobError>>,
     waker: Option<Waker>,
     stop_waker: Option<Waker>,
 }
 
 impl JobState {
-    pub(crate) fn new(stdin: bool) -> Self {
+    pub(crate) fn new(stdin: bool, expected: Option<Expected>) -> Self {
         JobState {
+            expected,
             stdout: Incoming::new(),
             stderr: Incoming::new(),
             stdin: if stdin { StdinQueue::default() } else { StdinQueue::closed() },
@@ -180,7 +194,11 @@ impl JobState {
                 result = result.and_then(|()| incoming.check(stream, report));
             }
         }
-        self.finish(result.map(|()| Finished { receipt, unchecked }));
+        let kept = result.and_then(|()| match &self.expected {
+            Some(expected) => expected.check(&receipt),
+            None => Ok(None),
+        });
+        self.finish(kept.map(|kept| Finished { receipt, unchecked, kept }));
     }
 
     pub(crate) fn fail(&mut self, error: &JobError) {

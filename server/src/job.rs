@@ -10,6 +10,7 @@ use remora_engine::{
 use remora_identity::Refusal;
 use remora_wire::native::proto;
 
+use crate::evidence::Evidence;
 use crate::sessions;
 use crate::settings::Settings;
 
@@ -73,6 +74,7 @@ pub(crate) struct Subject {
     pub(crate) job_id: Vec<u8>,
     pub(crate) user: String,
     pub(crate) working_directory: Vec<u8>,
+    pub(crate) evidence: Evidence,
 }
 
 impl Subject {
@@ -89,7 +91,8 @@ impl Subject {
 
     /// The receipt of a job that was not started.
     pub(crate) fn not_started(&self, settings: &Settings, why: proto::NotStarted) -> proto::Receipt {
-        proto::Receipt { outcome: Some(proto::receipt::Outcome::NotStarted(why)), ..self.receipt(settings) }
+        let outcome = Some(proto::receipt::Outcome::NotStarted(why));
+        self.evidence.attach(proto::Receipt { outcome, ..self.receipt(settings) })
     }
 
     /// The receipt of a job that ran.
@@ -111,7 +114,7 @@ impl Subject {
                 text: "the command ended, and its status is not known".to_owned(),
             }),
         };
-        proto::Receipt {
+        self.evidence.attach(proto::Receipt {
             outcome: Some(outcome),
             ended_by: ended_by as i32,
             limit: limit.to_owned(),
@@ -143,7 +146,7 @@ impl Subject {
                 .unread_upto
                 .saturating_sub(ended.unread_input.len().saturating_sub(UNREAD) as u64),
             ..self.receipt(settings)
-        }
+        })
     }
 }
 
