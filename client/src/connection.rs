@@ -127,8 +127,6 @@ pub struct Connection {
     shared: Arc<Shared>,
     user: String,
     host_name: String,
-    /// The key that the host has proven to have.
-    host_key: Option<PublicKey>,
 }
 
 impl Connection {
@@ -151,6 +149,7 @@ impl Connection {
             going_away: None,
             leaving: false,
             boot_id,
+            host_key,
             liveness: Liveness::new(),
             questions: HashMap::new(),
             last_question: 0,
@@ -160,7 +159,7 @@ impl Connection {
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         let task = shared.clone();
         tokio::spawn(poll_fn(move |cx| task.lock().poll(cx)));
-        Connection { shared, user, host_name, host_key }
+        Connection { shared, user, host_name }
     }
 
     /// The account on the host.
@@ -189,7 +188,6 @@ impl Connection {
             job_id,
             user: self.user.clone(),
             command: command_of(&request.command),
-            host_key: self.host_key.clone(),
         });
         let start = proto::Start {
             job_id: job_id.to_vec(),
@@ -358,6 +356,8 @@ pub(crate) struct State {
     going_away: Option<String>,
     leaving: bool,
     boot_id: Vec<u8>,
+    /// The key that the host has proven to have.
+    host_key: Option<PublicKey>,
     liveness: Liveness,
     /// Questions by their numbers: those that wait, and answers that nobody took yet.
     questions: HashMap<u32, Question>,
@@ -597,7 +597,7 @@ impl State {
             ClientEvent::Room { channel } => self.send(channel),
             ClientEvent::Receipt { channel, receipt } => {
                 if let Some(job) = self.jobs.get_mut(&channel) {
-                    job.handle_receipt(*receipt);
+                    job.handle_receipt(*receipt, self.host_key.as_ref());
                 }
                 if self.link.end.running() == 0 {
                     self.link.release();

@@ -13,16 +13,18 @@ pub(crate) struct Expected {
     pub(crate) job_id: [u8; limits::JOB_ID],
     pub(crate) user: String,
     pub(crate) command: Command,
-    /// The key that the host has proven to have on this connection, if it has.
-    pub(crate) host_key: Option<PublicKey>,
 }
 
 impl Expected {
-    /// The receipt to keep: signed, where the connection has a host key and the host has signed. None where it sent no statement.
+    /// The receipt to keep: signed, where the host has proven on this connection to have `host_key`, and has signed. None where it sent no statement.
     ///
     /// # Errors
     /// [`JobError::Signature`], [`JobError::Contradiction`].
-    pub(crate) fn check(&self, receipt: &proto::Receipt) -> Result<Option<ReceiptFile>, JobError> {
+    pub(crate) fn check(
+        &self,
+        receipt: &proto::Receipt,
+        host_key: Option<&PublicKey>,
+    ) -> Result<Option<ReceiptFile>, JobError> {
         if receipt.statement.is_empty() && receipt.sshsig.is_empty() {
             return Ok(None);
         }
@@ -36,7 +38,7 @@ impl Expected {
         let mut told =
             statement_of(receipt, &self.command).ok_or_else(|| contradiction("it is not whole"))?;
         let sshsig = (!receipt.sshsig.is_empty()).then(|| receipt.sshsig.clone());
-        match (&sshsig, &self.host_key) {
+        match (&sshsig, host_key) {
             (Some(sshsig), Some(key)) => {
                 verify(&receipt.statement, sshsig, key).map_err(JobError::Signature)?;
                 told.host_key = Some(key.fingerprint());
@@ -63,13 +65,9 @@ mod tests {
 
     use super::*;
 
-    fn asked(key: Option<&ReceiptKey>) -> Expected {
-        Expected {
-            job_id: [7; 16],
-            user: "me".to_owned(),
-            command: Command::line(b"true"),
-            host_key: key.map(|key| key.public().clone()),
-        }
+    fn check(key: Option<&ReceiptKey>, receipt: &proto::Receipt) -> Result<Option<ReceiptFile>, JobError> {
+        let expected = Expected { job_id: [7; 16], user: "me".to_owned(), command: Command::line(b"true") };
+        expected.check(receipt, key.map(ReceiptKey::public))
     }
 
     fn key() -> ReceiptKey {
@@ -104,10 +102,10 @@ mod tests {
     fn a_signed_receipt_is_kept_as_it_came() {
         let key = key();
         let good = signed(receipt(), &receipt(), b"true", &key);
-        let file = asked(Some(&key)).check(&good).unwrap().unwrap();
+        let file = check(Some(&key), &good).unwrap().unwrap();
         assert_eq!((file.statement, file.sshsig), (good.statement, Some(good.sshsig)));
         // Nothing was sent: an older host.
-        assert_eq!(asked(Some(&key)).check(&receipt()).unwrap(), None);
+        assert_eq!(check(Some(&key), &receipt()).unwrap(), None);
     }
 
     #[test]
@@ -132,7 +130,7 @@ mod tests {
         ];
         for (name, change) in changes {
             let bad = signed(receipt(), &changed(&change), b"true", &key);
-            match asked(Some(&key)).check(&bad) {
+            match check(Some(&key), &bad) {
                 Err(JobError::Contradiction(what)) => {
                     assert_eq!(what, format!("its statement has another {name}"))
                 }
@@ -141,7 +139,7 @@ mod tests {
         }
         let bad = signed(receipt(), &receipt(), b"false", &key);
         assert!(
-            matches!(asked(Some(&key)).check(&bad), Err(JobError::Contradiction(what)) if what.ends_with("line"))
+            matches!(check(Some(&key), &bad), Err(JobError::Contradiction(what)) if what.ends_with("line"))
         );
         for change in
             [&(|r: &mut proto::Receipt| r.job_id = vec![9; 16]) as &dyn Fn(&mut proto::Receipt), &|r| {
@@ -150,7 +148,7 @@ mod tests {
         {
             let other = changed(change);
             let bad = signed(other.clone(), &other, b"true", &key);
-            assert!(matches!(asked(Some(&key)).check(&bad), Err(JobError::Contradiction(_))));
+            assert!(matches!(check(Some(&key), &bad), Err(JobError::Contradiction(_))));
         }
     }
 
@@ -158,23 +156,23 @@ mod tests {
     fn a_signature_by_another_key_or_over_another_text_does_not_count() {
         let (ours, theirs) = (key(), key());
         let bad = signed(receipt(), &receipt(), b"true", &theirs);
-        assert!(matches!(asked(Some(&ours)).check(&bad), Err(JobError::Signature(_))));
+        assert!(matches!(check(Some(&ours), &bad), Err(JobError::Signature(_))));
         // Nobody has proven to have that key.
-        assert!(matches!(asked(None).check(&bad), Err(JobError::Contradiction(_))));
+        assert!(matches!(check(None, &bad), Err(JobError::Contradiction(_))));
         let mut bad = signed(receipt(), &receipt(), b"true", &ours);
         bad.statement.push(b'\n');
-        assert!(matches!(asked(Some(&ours)).check(&bad), Err(JobError::Signature(_))));
+        assert!(matches!(check(Some(&ours), &bad), Err(JobError::Signature(_))));
         bad.statement.clear();
-        assert!(matches!(asked(Some(&ours)).check(&bad), Err(JobError::Signature(_))));
+        assert!(matches!(check(Some(&ours), &bad), Err(JobError::Signature(_))));
     }
 
     #[test]
     fn without_a_host_key_a_receipt_is_unsigned_and_compared_all_the_same() {
         let statement = statement_of(&receipt(), &Command::line(b"true")).unwrap().compose();
         let good = proto::Receipt { statement: statement.clone().into_bytes(), ..receipt() };
-        assert_eq!(asked(None).check(&good).unwrap().unwrap().sshsig, None);
+        assert_eq!(check(None, &good).unwrap().unwrap().sshsig, None);
         let statement = statement.replace("exited 0", "exited 1").into_bytes();
         let bad = proto::Receipt { statement, ..receipt() };
-        assert!(matches!(asked(None).check(&bad), Err(JobError::Contradiction(_))));
+        assert!(matches!(check(None, &bad), Err(JobError::Contradiction(_))));
     }
 }

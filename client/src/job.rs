@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use remora_identity::PublicKey;
 use remora_identity::statement::{ReceiptFile, VerifyStatementError};
 use remora_net::LinkError;
 use remora_wire::native::{Stream, proto};
@@ -181,7 +182,10 @@ impl JobState {
         self.stop_waker.take().into_iter().for_each(Waker::wake);
     }
 
-    pub(crate) fn handle_receipt(&mut self, receipt: proto::Receipt) {
+    /// `host_key` is the one that the host has proven to have on this connection.
+    pub(crate) fn handle_receipt(&mut self, mut receipt: proto::Receipt, host_key: Option<&PublicKey>) {
+        // What is proven is not taken from what is said.
+        receipt.host_key_fingerprint = host_key.map(PublicKey::fingerprint).unwrap_or_default();
         let mut unchecked = Vec::new();
         let mut result = Ok(());
         for (stream, incoming, report) in [
@@ -195,7 +199,7 @@ impl JobState {
             }
         }
         let kept = result.and_then(|()| match &self.expected {
-            Some(expected) => expected.check(&receipt),
+            Some(expected) => expected.check(&receipt, host_key),
             None => Ok(None),
         });
         self.finish(kept.map(|kept| Finished { receipt, unchecked, kept }));

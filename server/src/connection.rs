@@ -277,7 +277,7 @@ impl Connection {
             job_id: start.job_id.clone(),
             user: self.who.user().to_owned(),
             working_directory: here.as_os_str().as_bytes().to_vec(),
-            evidence: Evidence::new(start, self.host_key.clone()),
+            evidence: Evidence::new(start),
         };
         match self.try_start(channel, start, session, &settings) {
             Ok(job) => {
@@ -294,7 +294,8 @@ impl Connection {
             }
             Err(why) => {
                 info!(peer = %self.peer, user = %subject.user, reason = %why.text, "job not started");
-                self.link.end.receipt(channel, &subject.not_started(&settings, why));
+                let receipt = subject.not_started(&settings, why, self.host_key.as_ref());
+                self.link.end.receipt(channel, &receipt);
             }
         }
     }
@@ -352,7 +353,7 @@ impl Connection {
             over &= send(&mut self.link, channel, stream, job, output)?;
         }
         if let (Some(ended), true) = (finished, over) {
-            let receipt = subject.ended(&self.settings.borrow(), &ended);
+            let receipt = subject.ended(&self.settings.borrow(), &ended, self.host_key.as_ref());
             self.ended.push((job.pid(), ended.outcome()));
             self.link.end.receipt(channel, &receipt);
             self.jobs.remove(&channel);

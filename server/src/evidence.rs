@@ -10,23 +10,26 @@ use tracing::error;
 pub(crate) struct Evidence {
     /// The job's command, where its client asked for a statement: signing costs up to a millisecond.
     command: Option<Command>,
-    host_key: Option<ReceiptKey>,
 }
 
 impl Evidence {
-    /// What a start message asks for on a connection with this host key.
-    pub(crate) fn new(start: &proto::Start, host_key: Option<ReceiptKey>) -> Self {
+    /// What a start message asks for.
+    pub(crate) fn new(start: &proto::Start) -> Self {
         let command = start.command.as_ref().filter(|_| start.sign_receipt).map(command_of);
-        Evidence { command, host_key }
+        Evidence { command }
     }
 
-    /// The receipt with what belongs to it.
-    pub(crate) fn attach(&self, mut receipt: proto::Receipt) -> proto::Receipt {
-        if let Some(key) = &self.host_key {
+    /// The receipt with what belongs to it on a connection with this host key.
+    pub(crate) fn attach(
+        &self,
+        mut receipt: proto::Receipt,
+        host_key: Option<&ReceiptKey>,
+    ) -> proto::Receipt {
+        if let Some(key) = host_key {
             receipt.host_key_fingerprint = key.public().fingerprint();
         }
         let statement = self.command.as_ref().and_then(|command| statement_of(&receipt, command));
-        match (statement, &self.host_key) {
+        match (statement, host_key) {
             (None, _) => {}
             (Some(statement), None) => receipt.statement = statement.compose().into_bytes(),
             (Some(statement), Some(key)) => match key.sign(statement) {
