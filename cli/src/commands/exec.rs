@@ -110,11 +110,11 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
         return plain::run(exec, *wire, host, *port, interrupted).await;
     }
     let mut request = request(exec)?;
-    let keep = RefCell::new(exec.receipt.as_deref().map(receipt::Keep::begin).transpose()?);
     let raw = tty::prepare(exec, &mut request)?;
     let mut input = Input::new();
     let place = Place::of(target, &exec.reach)?;
     let mut access = Access::new(&exec.reach, &place);
+    let keep = RefCell::new(exec.receipt.as_deref().map(receipt::Keep::begin).transpose()?);
     loop {
         let mut attempt = place.open(&exec.reach, &timeline, &mut access).await?;
         let how = How { request: &request, raw, keep: &keep };

@@ -32,12 +32,14 @@ impl Keep {
             return Err(Failure::usage(format!("--receipt: {shown} exists and is no receipt"))
                 .with_hint("name a new file; only another receipt is replaced"));
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        folder.metadata().map_err(unusable)?;
         let draft = tempfile::Builder::new()
             .prefix(".remora-")
             .suffix(".part")
             .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .tempfile_in(folder)
+            // Its text has the draft's name in it, which means nothing to anybody.
             .map_err(|error| unusable(error.kind().into()))?;
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),

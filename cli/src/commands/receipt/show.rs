@@ -120,10 +120,30 @@ fn readable(text: &Text) -> String {
 
 /// An argument, with quotes where its borders would be in doubt.
 fn quoted(argument: &[u8]) -> String {
-    let text = Statement::text(argument);
     let plain = |c: char| c.is_alphanumeric() || "%+,-./:=@_".contains(c);
     match str::from_utf8(argument) {
         Ok(word) if !word.is_empty() && word.chars().all(plain) => word.to_owned(),
-        _ => text.to_string(),
+        Ok(word) => format!("\"{}\"", escape(&word.replace('\\', "\\\\").replace('"', "\\\""))),
+        Err(_) => Statement::text(argument).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_show_where_they_end_and_move_no_cursor() {
+        for (argument, shown) in [
+            (&b"ls"[..], "ls"),
+            (b"", "\"\""),
+            (b"a b", "\"a b\""),
+            (b"a\"\\", "\"a\\\"\\\\\""),
+            ("naïve".as_bytes(), "naïve"),
+            (b"\x1b[2J", "\"\\u{1b}[2J\""),
+            (b"\xff", "\"\\xff\""),
+        ] {
+            assert_eq!(quoted(argument), shown);
+        }
     }
 }

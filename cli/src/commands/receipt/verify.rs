@@ -5,7 +5,8 @@ use std::path::Path;
 
 use remora_client::{DEFAULT_PORT, PublicKey, Target, exit_status};
 use remora_identity::known_hosts::{KnownAs, Recorded, Verdict};
-use remora_identity::statement::{Statement, Stream, verify};
+use remora_identity::sshsig::SshsigError;
+use remora_identity::statement::{Statement, Stream, VerifyStatementError, verify};
 use remora_identity::{KnownHosts, sshsig};
 use serde_json::{Value, json};
 
@@ -105,8 +106,13 @@ fn judge(arguments: &Verify) -> Result<Result<Good, Wrong>, Failure> {
         Ok(key) => key,
         Err(error) => return Ok(Err(Wrong::new(format!("its signature is damaged: {}", chain(&error))))),
     };
-    if let Err(error) = verify(&file.statement, signature, &key) {
-        return Ok(Err(Wrong::new(format!("{}: it was changed, or is no host's", chain(&error)))));
+    match verify(&file.statement, signature, &key) {
+        Ok(_) => {}
+        Err(VerifyStatementError::Signature(SshsigError::Signature(_))) => {
+            let text = "its signature is not good: it was changed after it was signed, or is no host's";
+            return Ok(Err(Wrong::new(text)));
+        }
+        Err(error) => return Ok(Err(Wrong::new(chain(&error)))),
     }
     let known = match host {
         Some((host, port)) => known_to_be(&known_hosts, &key, &host, port),
@@ -227,11 +233,12 @@ fn compare(name: &str, path: &Path, stream: Option<&Stream>) -> Result<Result<u6
         std::cmp::Ordering::Equal if is_same(digest) => return Ok(Ok(length)),
         std::cmp::Ordering::Equal => format!("it is as long, {told} bytes, and differs"),
         std::cmp::Ordering::Less => format!("it is shorter: {length} bytes, the receipt says {told}"),
-        std::cmp::Ordering::Greater if is_same(digest) => {
+        std::cmp::Ordering::Greater if told > 0 && is_same(digest) => {
             format!("it is longer: {length} bytes, the receipt says {told}; the first {told} are right")
         }
         std::cmp::Ordering::Greater => {
-            format!("it is longer: {length} bytes, the receipt says {told}; these differ, too")
+            let more = if told > 0 { "; these differ, too" } else { "" };
+            format!("it is longer: {length} bytes, the receipt says {told}{more}")
         }
     };
     let wrong = Wrong::new(format!("{} is not its {name}: {why}", escape(&path.display().to_string())));
