@@ -1,3 +1,5 @@
+//! What a statement looks like, that nothing in it can be forged, and that every change is found.
+
 use proptest::prelude::*;
 
 use super::*;
