@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::bench::{Done, Home, Server, run, text};
+use crate::bench::{Client, Done, Home, Server, run, text};
 
 /// `remora receipt` with these arguments.
 fn receipt(home: &Home, arguments: &[&str]) -> Done {
@@ -214,6 +214,20 @@ fn a_receipt_file_is_never_another_jobs_and_nothing_else_is_replaced() {
     let names = fs::read_dir(home.path("")).unwrap();
     let drafts = names.filter(|name| name.as_ref().unwrap().file_name().to_string_lossy().contains(".part"));
     assert_eq!(drafts.count(), 0);
+}
+
+#[test]
+fn a_job_that_is_lost_leaves_no_receipt() {
+    let home = Home::with_key();
+    let mut server = Server::start(&home);
+    kept(&home, &server, "true").ended(0);
+    let file = home.path("receipt");
+    let line = "echo here; exec sleep 1000";
+    let mut client = Client::start(home.exec(["--receipt", text(&file), &server.target(), line]));
+    assert_eq!(client.line(), "here");
+    server.kill();
+    client.finish().ended(198);
+    assert!(!file.exists(), "{}", home.text("receipt"));
 }
 
 #[test]
