@@ -1,10 +1,14 @@
 //! What can be typed, and what `--help` says about it.
 
+mod receipt;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use receipt::{Receipt, ReceiptCommand, Show, Verify};
 
 /// The default of `--connect-timeout`.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +34,8 @@ pub(crate) enum Command {
     Pty(Box<Pty>),
     Sessions(Box<Sessions>),
     Serve(Box<Serve>),
+    /// Check or read the receipt of a command
+    Receipt(Receipt),
     /// Look at what travels on a wire
     Wire(Wire),
 }
@@ -108,6 +114,10 @@ pub(crate) struct Exec {
 
     #[command(flatten)]
     pub(crate) report: Report,
+
+    /// Write the receipt, signed by the host, to this file, for `remora receipt`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipt: Option<PathBuf>,
 
     /// Decode the output from this encoding, as gbk, shift_jis, latin1
     #[arg(long, value_name = "NAME", value_parser = encoding)]
@@ -224,6 +234,7 @@ impl From<Pty> for Exec {
             json: false,
             max_output: 0,
             report,
+            receipt: None,
             encoding: None,
             save: None,
             overwrite: false,

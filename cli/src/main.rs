@@ -19,7 +19,7 @@ use clap::Parser;
 use signal_hook::consts::SIGINT;
 use signal_hook::low_level::emulate_default_handler;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, ReceiptCommand};
 use commands::exec::Ending;
 
 /// A large allocation that is freed teaches the C library's allocator to keep up to twice its size for the next use instead of
@@ -42,6 +42,10 @@ fn main() -> ExitCode {
         Command::Shell(shell) => end(commands::shell::run(&shell)),
         Command::Sessions(sessions) => commands::sessions::run(&sessions),
         Command::Serve(serve) => commands::serve::run(*serve),
+        Command::Receipt(receipt) => match receipt.command {
+            ReceiptCommand::Verify(verify) => commands::receipt::verify::run(&verify),
+            ReceiptCommand::Show(show) => commands::receipt::show::run(&show),
+        },
         Command::Wire(wire) => commands::wire::run(wire),
     };
     ExitCode::from(status)

@@ -87,9 +87,9 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let wrong: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-    let command = std::env::args()
-        .nth(1)
-        .filter(|word| ["exec", "shell", "pty", "sessions", "serve", "wire"].contains(&word.as_str()));
+    let command = std::env::args().nth(1).filter(|word| {
+        ["exec", "shell", "pty", "sessions", "serve", "receipt", "wire"].contains(&word.as_str())
+    });
     let failure = Failure::usage(escape(&wrong.join(" ")));
     status_file(&failure);
     json_object(&failure);

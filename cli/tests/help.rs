@@ -14,6 +14,9 @@ fn the_help_texts_are_these_and_fit_80_columns() {
         &["pty", "--help"],
         &["sessions", "--help"],
         &["serve", "--help"],
+        &["receipt", "--help"],
+        &["receipt", "verify", "--help"],
+        &["receipt", "show", "--help"],
         &["wire", "decode", "--help"],
     ] {
         let help = Command::new(env!("CARGO_BIN_EXE_remora")).args(words).output().unwrap();

@@ -226,7 +226,8 @@ pub async fn connect(host: &str, port: u16, options: Options) -> Result<Opened, 
     let proof = key.prove(&context, &options.user).await?;
     let user_key = Some(key.public.clone());
     link.end.authenticate(&options.user, proto::authenticate::Proof::Key(proof));
-    let connection = Connection::new(link, options.user, host.to_owned(), hello.boot_id);
+    let connection =
+        Connection::new(link, options.user, host.to_owned(), hello.boot_id, Some(shown.key.clone()));
     Ok(Opened { connection, host_key: Some(shown.key), host_is_new, user_key })
 }
 
@@ -248,7 +249,7 @@ pub async fn connect_local(
     link.end.hello(SOFTWARE);
     let proof = proto::authenticate::Proof::PeerCredentials(proto::PeerCredentials {});
     link.end.authenticate(user, proof);
-    let connection = Connection::new(link, user.to_owned(), host.to_owned(), hello.boot_id);
+    let connection = Connection::new(link, user.to_owned(), host.to_owned(), hello.boot_id, None);
     Ok(Opened { connection, host_key: None, host_is_new: false, user_key: None })
 }
 

@@ -7,11 +7,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use remora_net::{HIGH_WATER, Link, LinkError};
+use remora_identity::PublicKey;
+use remora_net::{HIGH_WATER, Link, LinkError, command_of};
 use remora_wire::limits;
 use remora_wire::native::{Client, ClientEvent, Stream, proto};
 use tokio::time::timeout;
 
+use crate::evidence::Expected;
 use crate::job::{Job, JobError, JobState};
 use crate::liveness::{ANSWER, Liveness, Pulse};
 
@@ -45,6 +47,8 @@ pub struct Request {
     pub session: Option<proto::SessionName>,
     /// Run a line by the shell as a login shell.
     pub login: bool,
+    /// Ask for a receipt to keep, which the host signs: up to a millisecond of its time.
+    pub sign_receipt: bool,
 }
 
 impl Request {
@@ -75,6 +79,7 @@ impl Request {
             wait_streams: false,
             session: None,
             login: false,
+            sign_receipt: false,
         }
     }
 }
@@ -127,7 +132,13 @@ pub struct Connection {
 impl Connection {
     /// Takes over a link whose greeting is done and whose proof of identity is handed over, if not yet judged. Its task is
     /// spawned on the current tokio runtime.
-    pub(crate) fn new(link: Link<Client>, user: String, host_name: String, boot_id: Vec<u8>) -> Self {
+    pub(crate) fn new(
+        link: Link<Client>,
+        user: String,
+        host_name: String,
+        boot_id: Vec<u8>,
+        host_key: Option<PublicKey>,
+    ) -> Self {
         let state = State {
             link,
             jobs: HashMap::new(),
@@ -138,6 +149,7 @@ impl Connection {
             going_away: None,
             leaving: false,
             boot_id,
+            host_key,
             liveness: Liveness::new(),
             questions: HashMap::new(),
             last_question: 0,
@@ -172,6 +184,11 @@ impl Connection {
         if let Some(text) = &state.going_away {
             return Err(StartError::GoingAway(text.clone()));
         }
+        let expected = request.sign_receipt.then(|| Expected {
+            job_id,
+            user: self.user.clone(),
+            command: command_of(&request.command),
+        });
         let start = proto::Start {
             job_id: job_id.to_vec(),
             user: self.user.clone(),
@@ -194,9 +211,10 @@ impl Connection {
             boot_id: state.boot_id.clone(),
             session: request.session,
             login: request.login,
+            sign_receipt: request.sign_receipt,
         };
         let channel = state.link.end.start(&start)?;
-        state.jobs.insert(channel, JobState::new(request.stdin || request.terminal.is_some()));
+        state.jobs.insert(channel, JobState::new(request.stdin || request.terminal.is_some(), expected));
         state.wake();
         drop(state);
         Ok(Job::new(self.shared.clone(), channel))
@@ -338,6 +356,8 @@ pub(crate) struct State {
     going_away: Option<String>,
     leaving: bool,
     boot_id: Vec<u8>,
+    /// The key that the host has proven to have.
+    host_key: Option<PublicKey>,
     liveness: Liveness,
     /// Questions by their numbers: those that wait, and answers that nobody took yet.
     questions: HashMap<u32, Question>,
@@ -577,7 +597,7 @@ impl State {
             ClientEvent::Room { channel } => self.send(channel),
             ClientEvent::Receipt { channel, receipt } => {
                 if let Some(job) = self.jobs.get_mut(&channel) {
-                    job.handle_receipt(*receipt);
+                    job.handle_receipt(*receipt, self.host_key.as_ref());
                 }
                 if self.link.end.running() == 0 {
                     self.link.release();

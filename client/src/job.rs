@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use remora_identity::PublicKey;
+use remora_identity::statement::{ReceiptFile, VerifyStatementError};
 use remora_net::LinkError;
 use remora_wire::native::{Stream, proto};
 
 use crate::connection::{Shared, StdinQueue, VERDICT};
+use crate::evidence::Expected;
 
 /// Why a job has no receipt.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,6 +55,12 @@ pub enum JobError {
         /// Bytes that can't be trusted.
         in_doubt: u64,
     },
+    /// The signature over the receipt isn't the host's.
+    #[error("the receipt can't be trusted")]
+    Signature(#[source] VerifyStatementError),
+    /// The receipt contradicts what was asked for, or its own signed statement.
+    #[error("the receipt contradicts itself: {0}")]
+    Contradiction(String),
 }
 
 impl From<LinkError> for JobError {
@@ -67,6 +76,9 @@ pub struct Finished {
     pub receipt: proto::Receipt,
     /// Output streams that this side closed before their end, and that therefore couldn't be checked.
     pub unchecked: Vec<Stream>,
+    /// The receipt to keep, where [`Request::sign_receipt`](crate::Request::sign_receipt) asked for it and the host made one: its signature is
+    /// verified, and it says what `receipt` says. Not signed on a connection without a host key.
+    pub kept: Option<ReceiptFile>,
 }
 
 struct Incoming {
@@ -120,14 +132,17 @@ pub(crate) struct JobState {
     pid: Option<u64>,
     /// The signal that stopped the command, while it is stopped.
     stopped: Option<String>,
+    /// What the receipt is compared with, where it is to be kept.
+    expected: Option<Expected>,
     result: Option<Result<Finished, JobError>>,
     waker: Option<Waker>,
     stop_waker: Option<Waker>,
 }
 
 impl JobState {
-    pub(crate) fn new(stdin: bool) -> Self {
+    pub(crate) fn new(stdin: bool, expected: Option<Expected>) -> Self {
         JobState {
+            expected,
             stdout: Incoming::new(),
             stderr: Incoming::new(),
             stdin: if stdin { StdinQueue::default() } else { StdinQueue::closed() },
@@ -167,7 +182,10 @@ impl JobState {
         self.stop_waker.take().into_iter().for_each(Waker::wake);
     }
 
-    pub(crate) fn handle_receipt(&mut self, receipt: proto::Receipt) {
+    /// `host_key` is the one that the host has proven to have on this connection.
+    pub(crate) fn handle_receipt(&mut self, mut receipt: proto::Receipt, host_key: Option<&PublicKey>) {
+        // What is proven is not taken from what is said.
+        receipt.host_key_fingerprint = host_key.map(PublicKey::fingerprint).unwrap_or_default();
         let mut unchecked = Vec::new();
         let mut result = Ok(());
         for (stream, incoming, report) in [
@@ -180,7 +198,11 @@ impl JobState {
                 result = result.and_then(|()| incoming.check(stream, report));
             }
         }
-        self.finish(result.map(|()| Finished { receipt, unchecked }));
+        let kept = result.and_then(|()| match &self.expected {
+            Some(expected) => expected.check(&receipt, host_key),
+            None => Ok(None),
+        });
+        self.finish(kept.map(|kept| Finished { receipt, unchecked, kept }));
     }
 
     pub(crate) fn fail(&mut self, error: &JobError) {

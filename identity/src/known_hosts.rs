@@ -90,6 +90,18 @@ impl KnownHosts {
         &self.problems
     }
 
+    /// The lines that record `key`: under which names a host is known that has shown it.
+    pub fn known_as(&self, key: &PublicKey) -> Vec<KnownAs> {
+        let recording = self.entries.iter().filter(|entry| entry.recorded.key.as_ref() == Some(key));
+        recording
+            .map(|entry| KnownAs {
+                names: entry.names.as_written(),
+                revoked: entry.revoked,
+                recorded: entry.recorded.clone(),
+            })
+            .collect()
+    }
+
     /// What is recorded for `host` at `port`. The exact name is `[host]:port`, at port 22 the plain `host`, as ssh has it.
     pub fn lookup(&self, host: &str, port: u16) -> KnownKeys {
         let plain = host.to_ascii_lowercase();
@@ -120,6 +132,17 @@ pub struct KnownKeys {
     pub plain: Vec<Recorded>,
     /// Marked `@revoked` under either name.
     pub revoked: Vec<Recorded>,
+}
+
+/// A line that records a key, whichever host it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownAs {
+    /// The names on that line, as they stand there, escaped; none where they are hashed.
+    pub names: Option<String>,
+    /// Marked `@revoked`.
+    pub revoked: bool,
+    /// Where.
+    pub recorded: Recorded,
 }
 
 /// The verdict on a key that a host presented.

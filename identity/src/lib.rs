@@ -9,6 +9,7 @@ pub mod authorized_keys;
 pub mod known_hosts;
 pub mod limits;
 pub mod sshsig;
+pub mod statement;
 pub mod strict_modes;
 
 mod der;

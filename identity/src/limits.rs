@@ -41,3 +41,15 @@ pub const RSA_USE_MAX_BITS: u32 = 8192;
 
 /// Most rounds of bcrypt-pbkdf in a private key file. `ssh-keygen` writes 16 or 24; 65536 take minutes.
 pub const BCRYPT_ROUNDS_MAX_COUNT: u32 = 65536;
+
+/// Longest command in a statement, quoted; a longer one is told by its length and digest.
+pub const STATEMENT_COMMAND_MAX: usize = 16 * 1024;
+
+/// Longest other text in a statement, quoted, such as a directory.
+pub const STATEMENT_TEXT_MAX: usize = 2 * 1024;
+
+/// Longest statement: the command, six other texts, and numbers. With its signature it fits into a receipt's frame.
+pub const STATEMENT_MAX: usize = 32 * 1024;
+
+/// Longest file of a receipt: a statement, and a signature in base64.
+pub const RECEIPT_FILE_MAX: usize = 64 * 1024;

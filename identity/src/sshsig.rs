@@ -69,6 +69,22 @@ pub fn sign(key: &PrivateKey, namespace: &str, message: &[u8]) -> Result<Vec<u8>
     Ok(encode(key.public(), namespace, &signature))
 }
 
+/// The key that a signature says it is by. That says nothing yet: [`verify`] does, with a key that is expected.
+///
+/// # Errors
+/// [`SshsigError`] where no key can be read.
+pub fn claimed_key(sshsig: &[u8]) -> Result<PublicKey, SshsigError> {
+    let mut reader = Reader::bounded(sshsig, SSHSIG_MAX)?;
+    if reader.bytes(MAGIC.len())? != MAGIC {
+        return Err(Malformed::Unexpected("magic").into());
+    }
+    let version = reader.uint32()?;
+    if version != VERSION {
+        return Err(SshsigError::Version(version));
+    }
+    PublicKey::from_blob(reader.string()?).map_err(|_| Malformed::Unexpected("key").into())
+}
+
 /// Verifies that `sshsig` is `expected`'s signature over `message` in `namespace`.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 
 use base64ct::{Base64, Encoding as _};
 use remora_identity::known_hosts::new_line;
+use remora_identity::statement::{self, ReceiptFile, ReceiptKey, Statement};
 use remora_identity::{
     KeyAlgorithm, KeyError, KeyFile, KeyState, KnownHosts, PrivateKey, PrivateKeyDer, PublicKey, Verdict,
     sshsig,
@@ -266,6 +267,56 @@ fn ssh_keygen_verifies_what_we_sign_and_we_what_it_signs() {
         sshsig::verify(&theirs, key.public(), namespace, message).unwrap();
         assert!(sshsig::verify(&theirs, key.public(), "file", message).is_err());
         assert!(sshsig::verify(&theirs, key.public(), namespace, b"another message").is_err());
+    }
+}
+
+#[test]
+fn ssh_keygen_verifies_a_receipt_of_every_kind_of_host_key() {
+    let folder = tempfile::tempdir().unwrap();
+    for kind in KINDS {
+        let key = ReceiptKey::new(plain(&generate(folder.path(), kind, &["-N", ""])));
+        let signed = key.sign(statement()).unwrap();
+        let receipt = ReceiptFile { statement: signed.text.into_bytes(), sshsig: Some(signed.sshsig) };
+        let file = String::from_utf8(receipt.compose()).unwrap();
+        let at = file.find("-----BEGIN").unwrap();
+        let signature = folder.path().join("sig");
+        fs::write(&signature, &file[at..]).unwrap();
+        let signers = folder.path().join("allowed_signers");
+        fs::write(&signers, format!("web1 {}\n", key.public().to_text())).unwrap();
+        let verify = |namespace, message: &str| {
+            let arguments =
+                ["-Y", "verify", "-n", namespace, "-I", "web1", "-f", text(&signers), "-s", text(&signature)];
+            ssh_keygen(&arguments, message.as_bytes())
+        };
+        verify("remora-receipt-v1", &file[..at]).unwrap();
+        assert!(verify("remora-receipt-v1", &file[..at].replace("exited 0", "exited 1")).is_err());
+        assert!(verify("file", &file[..at]).is_err());
+    }
+}
+
+fn statement() -> Statement {
+    Statement {
+        host: Statement::text(b"web1"),
+        host_key: None,
+        boot_id: [1; 16],
+        job_id: [2; 16],
+        user: Statement::text(b"ada"),
+        session: None,
+        directory: Statement::text(b"/"),
+        command: statement::Command::line(b"true"),
+        outcome: statement::Outcome::Exited(0),
+        ended_by: None,
+        pid: Some(1),
+        started_unix_ns: Some(1),
+        ended_unix_ns: Some(2),
+        wall_ns: 1,
+        user_us: 0,
+        system_us: 0,
+        peak_memory_bytes: None,
+        memory_limit: None,
+        stdin: None,
+        stdout: None,
+        stderr: None,
     }
 }
 

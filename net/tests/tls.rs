@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 const ALPN: &str = "remora/1";
 
 fn host_keys() -> HostKeys {
-    HostKeys::new(&[PrivateKey::generate_ed25519().unwrap()], ALPN).unwrap()
+    HostKeys::new([PrivateKey::generate_ed25519().unwrap()], ALPN).unwrap()
 }
 
 /// Believes everything.

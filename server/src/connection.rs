@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use remora_engine::{EndReason, Job, Outcome, Output, Session, Signal};
 use remora_identity::Authenticated;
+use remora_identity::statement::ReceiptKey;
 use remora_net::{HIGH_WATER, Link, LinkError};
 use remora_wire::limits;
 use remora_wire::native::{Server, ServerEvent, Stream, proto};
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
+use crate::evidence::Evidence;
 use crate::job::{self, Subject};
 use crate::serve::Phase;
 use crate::sessions::{self, Replied};
@@ -31,6 +33,7 @@ pub(crate) async fn serve(
     link: Link<Server>,
     who: Authenticated,
     peer: String,
+    host_key: Option<ReceiptKey>,
     settings: watch::Receiver<Arc<Settings>>,
     phase: watch::Receiver<Phase>,
 ) {
@@ -38,6 +41,7 @@ pub(crate) async fn serve(
         link,
         who,
         peer,
+        host_key,
         settings,
         jobs: HashMap::new(),
         ready: Arc::default(),
@@ -76,6 +80,8 @@ struct Connection {
     link: Link<Server>,
     who: Authenticated,
     peer: String,
+    /// Signs receipts; none where the kernel vouches for both ends.
+    host_key: Option<ReceiptKey>,
     settings: watch::Receiver<Arc<Settings>>,
     jobs: HashMap<u32, Served>,
     ready: Arc<Mutex<Ready>>,
@@ -271,6 +277,7 @@ impl Connection {
             job_id: start.job_id.clone(),
             user: self.who.user().to_owned(),
             working_directory: here.as_os_str().as_bytes().to_vec(),
+            evidence: Evidence::new(start),
         };
         match self.try_start(channel, start, session, &settings) {
             Ok(job) => {
@@ -287,7 +294,8 @@ impl Connection {
             }
             Err(why) => {
                 info!(peer = %self.peer, user = %subject.user, reason = %why.text, "job not started");
-                self.link.end.receipt(channel, &subject.not_started(&settings, why));
+                let receipt = subject.not_started(&settings, why, self.host_key.as_ref());
+                self.link.end.receipt(channel, &receipt);
             }
         }
     }
@@ -345,7 +353,7 @@ impl Connection {
             over &= send(&mut self.link, channel, stream, job, output)?;
         }
         if let (Some(ended), true) = (finished, over) {
-            let receipt = subject.ended(&self.settings.borrow(), &ended);
+            let receipt = subject.ended(&self.settings.borrow(), &ended, self.host_key.as_ref());
             self.ended.push((job.pid(), ended.outcome()));
             self.link.end.receipt(channel, &receipt);
             self.jobs.remove(&channel);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use remora_identity::Authenticated;
 use remora_identity::auth::AuthBinding;
+use remora_identity::statement::ReceiptKey;
 use remora_net::{ByteStream, Carrier, Link, LinkError, tls};
 use remora_wire::limits;
 use remora_wire::native::{ALPN, Fault, Greeting, Server, ServerEvent};
@@ -64,8 +65,8 @@ pub(crate) async fn serve_tls(
         () = stopping(phase.clone()) => return Err(HandshakeError::Stopping),
     };
     let auth = AuthBinding::Tls { exporter };
-    let binding = Binding { auth, nonce, host_key: host_key.blob().to_vec(), peer };
-    serve_link(Link::new(carrier, end), binding, settings, phase, place).await
+    let binding = Binding { auth, nonce, host_key: host_key.public().blob().to_vec(), peer };
+    serve_link(Link::new(carrier, end), binding, Some(host_key), settings, phase, place).await
 }
 
 /// Serves a client for whom the kernel vouches.
@@ -80,7 +81,7 @@ pub(crate) async fn serve_local(
     let end = Server::new(&greeting(&settings.borrow(), nonce));
     let auth = AuthBinding::Local { peer_uid };
     let binding = Binding { auth, nonce, host_key: Vec::new(), peer: format!("local uid {peer_uid}") };
-    serve_link(Link::new(Carrier::clear(stream), end), binding, settings, phase, place).await
+    serve_link(Link::new(Carrier::clear(stream), end), binding, None, settings, phase, place).await
 }
 
 fn nonce() -> Result<[u8; limits::NONCE], HandshakeError> {
@@ -102,6 +103,7 @@ fn greeting(settings: &Settings, nonce: [u8; limits::NONCE]) -> Greeting {
 async fn serve_link(
     mut link: Link<Server>,
     binding: Binding,
+    host_key: Option<ReceiptKey>,
     settings: watch::Receiver<Arc<Settings>>,
     phase: watch::Receiver<Phase>,
     place: Place,
@@ -118,7 +120,7 @@ async fn serve_link(
     };
     place.known();
     link.release();
-    crate::connection::serve(link, who, binding.peer, settings, phase).await;
+    crate::connection::serve(link, who, binding.peer, host_key, settings, phase).await;
     Ok(())
 }
 

@@ -90,7 +90,7 @@ pub fn load_host_keys(
 ) -> Result<(HostKeys, Option<PathBuf>), HostKeyFileError> {
     if !files.is_empty() {
         let keys = files.iter().map(|path| load(path)).collect::<Result<Vec<_>, _>>()?;
-        return Ok((HostKeys::new(&keys, PROTOCOL)?, None));
+        return Ok((HostKeys::new(keys, PROTOCOL)?, None));
     }
     let mut keys = Vec::new();
     for path in SSHD {
@@ -102,16 +102,16 @@ pub fn load_host_keys(
         }
     }
     if !keys.is_empty() {
-        return Ok((HostKeys::new(&keys, PROTOCOL)?, None));
+        return Ok((HostKeys::new(keys, PROTOCOL)?, None));
     }
     let path = state_dir.join("host_ed25519_key");
     match load(&path) {
-        Ok(key) => Ok((HostKeys::new(&[key], PROTOCOL)?, None)),
+        Ok(key) => Ok((HostKeys::new([key], PROTOCOL)?, None)),
         Err(HostKeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             let key = PrivateKey::generate_ed25519()?;
             write(&path, key.to_openssh("remora host key")?.as_bytes())
                 .map_err(|source| HostKeyFileError::Io { path: path.clone(), source })?;
-            Ok((HostKeys::new(&[key], PROTOCOL)?, Some(path)))
+            Ok((HostKeys::new([key], PROTOCOL)?, Some(path)))
         }
         Err(error) => Err(error),
     }

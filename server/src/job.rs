@@ -8,8 +8,10 @@ use remora_engine::{
     PeakMemory, Program, Session, Stdin, Terminal, WindowSize,
 };
 use remora_identity::Refusal;
+use remora_identity::statement::ReceiptKey;
 use remora_wire::native::proto;
 
+use crate::evidence::Evidence;
 use crate::sessions;
 use crate::settings::Settings;
 
@@ -73,6 +75,7 @@ pub(crate) struct Subject {
     pub(crate) job_id: Vec<u8>,
     pub(crate) user: String,
     pub(crate) working_directory: Vec<u8>,
+    pub(crate) evidence: Evidence,
 }
 
 impl Subject {
@@ -88,12 +91,23 @@ impl Subject {
     }
 
     /// The receipt of a job that was not started.
-    pub(crate) fn not_started(&self, settings: &Settings, why: proto::NotStarted) -> proto::Receipt {
-        proto::Receipt { outcome: Some(proto::receipt::Outcome::NotStarted(why)), ..self.receipt(settings) }
+    pub(crate) fn not_started(
+        &self,
+        settings: &Settings,
+        why: proto::NotStarted,
+        host_key: Option<&ReceiptKey>,
+    ) -> proto::Receipt {
+        let outcome = Some(proto::receipt::Outcome::NotStarted(why));
+        self.evidence.attach(proto::Receipt { outcome, ..self.receipt(settings) }, host_key)
     }
 
     /// The receipt of a job that ran.
-    pub(crate) fn ended(&self, settings: &Settings, ended: &Ended) -> proto::Receipt {
+    pub(crate) fn ended(
+        &self,
+        settings: &Settings,
+        ended: &Ended,
+        host_key: Option<&ReceiptKey>,
+    ) -> proto::Receipt {
         let (ended_by, limit) = ended.stopped.map_or((proto::EndReason::Unspecified, ""), reason);
         let outcome = match ended.how {
             How::Exited(status) => proto::receipt::Outcome::Exited(proto::Exited {
@@ -111,7 +125,7 @@ impl Subject {
                 text: "the command ended, and its status is not known".to_owned(),
             }),
         };
-        proto::Receipt {
+        let receipt = proto::Receipt {
             outcome: Some(outcome),
             ended_by: ended_by as i32,
             limit: limit.to_owned(),
@@ -143,7 +157,8 @@ impl Subject {
                 .unread_upto
                 .saturating_sub(ended.unread_input.len().saturating_sub(UNREAD) as u64),
             ..self.receipt(settings)
-        }
+        };
+        self.evidence.attach(receipt, host_key)
     }
 }
 

@@ -8,6 +8,7 @@ mod admission;
 mod authenticate;
 mod config;
 mod connection;
+mod evidence;
 mod files;
 mod handshake;
 mod host_keys;

@@ -181,6 +181,28 @@ fn frames() -> Vec<(&'static str, BytesMut)> {
     };
     server.receipt(1, &receipt);
     add("receipt, in a session", server.output().split());
+
+    let (mut client, mut server) = open();
+    let start = proto::Start {
+        job_id: vec![0x1d; 16],
+        command: Some(proto::start::Command::Line(b"ls".to_vec())),
+        sign_receipt: true,
+        ..proto::Start::default()
+    };
+    client.start(&start).unwrap();
+    add("start, with a receipt to be signed", client.output().split());
+    let receipt = proto::Receipt {
+        outcome: Some(proto::receipt::Outcome::Exited(proto::Exited { status: 0 })),
+        statement: b"remora-receipt-v1\n".to_vec(),
+        sshsig: b"SIG".to_vec(),
+        host_key_fingerprint: "SHA256:x".to_owned(),
+        ..proto::Receipt::default()
+    };
+    server.receipt(1, &receipt);
+    add("receipt, signed", server.output().split());
+
+    let (mut client, mut server) = open();
+    let session = proto::SessionName { name: "build".to_owned(), existing: true };
     let questions = [
         proto::ask::Question::OpenSession(proto::OpenSession { session: Some(session.clone()) }),
         proto::ask::Question::ListSessions(proto::ListSessions {}),

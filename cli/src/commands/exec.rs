@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use remora_client::{
     Class, Finished, Job, JobError, Opened, Outcome, Request, Target, exit_status, outcome_of, proto,
@@ -113,9 +114,10 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
     let mut input = Input::new();
     let place = Place::of(target, &exec.reach)?;
     let mut access = Access::new(&exec.reach, &place);
+    let keep = RefCell::new(exec.receipt.as_deref().map(receipt::Keep::begin).transpose()?);
     loop {
         let mut attempt = place.open(&exec.reach, &timeline, &mut access).await?;
-        let how = How { request: &request, raw };
+        let how = How { request: &request, raw, keep: &keep };
         let result = drive(exec, &place, &timeline, &attempt.opened, how, &mut input, interrupted).await;
         let server = attempt.server.take();
         let opened = attempt.opened;
@@ -168,6 +170,7 @@ fn request(exec: &Exec) -> Result<Request, Failure> {
     request.session = exec.session.as_ref().map(|name| session_name(name, false));
     request.stdin = !exec.no_stdin;
     request.wait_streams = exec.wait_streams;
+    request.sign_receipt = exec.receipt.is_some();
     Ok(request)
 }
 
@@ -177,6 +180,8 @@ struct How<'a> {
     request: &'a Request,
     /// What is typed here goes to its terminal as it is.
     raw: bool,
+    /// Where its receipt is kept.
+    keep: &'a RefCell<Option<receipt::Keep>>,
 }
 
 enum Stop {
@@ -190,7 +195,7 @@ async fn drive(
     place: &Place,
     timeline: &Timeline,
     opened: &Opened,
-    How { request, raw }: How<'_>,
+    How { request, raw, keep }: How<'_>,
     input: &mut Input,
     interrupted: &Cell<bool>,
 ) -> Result<Outcome, Stop> {
@@ -329,7 +334,10 @@ async fn drive(
                     || passed.borrow().iter().any(|(number, _)| *number == i32::from(signal))
                     || i32::from(signal) == SIGPIPE && !finished.unchecked.is_empty()
             };
-            conclude(exec, place, timeline, &finished, &out, &err, expected).map_err(Stop::Failed)
+            let kept = keep.take().map(|keep| keep.finish(&name, finished.kept.as_ref()));
+            let file = exec.receipt.as_deref().filter(|_| matches!(kept, Some(Ok(()))));
+            let told = conclude(exec, place, timeline, &finished, [&out, &err], file, expected);
+            told.and_then(|outcome| kept.unwrap_or(Ok(())).map(|()| outcome)).map_err(Stop::Failed)
         }
         Err(JobError::Denied) => Err(Stop::Denied),
         Err(error) => {
@@ -356,15 +364,16 @@ fn conclude(
     place: &Place,
     timeline: &Timeline,
     finished: &Finished,
-    out: &Output,
-    err: &Output,
+    [out, err]: [&Output; 2],
+    kept: Option<&Path>,
     expected: impl Fn(u8) -> bool,
 ) -> Result<Outcome, Failure> {
     let receipt = &finished.receipt;
     let outcome = outcome_of(receipt);
     let name = place.name();
     if exec.json {
-        let object = receipt::receipt(&exec.target, command(exec), receipt, &out.captured(), &err.captured());
+        let (stdout, stderr) = (out.captured(), err.captured());
+        let object = receipt::receipt(&exec.target, command(exec), receipt, &stdout, &stderr, kept);
         if let Err(error) = print(&(object.to_string() + "\n")) {
             let text = format!("can't write standard output: {error}; the receipt is lost");
             let failure = Failure::new(Class::Internal, &name, text);

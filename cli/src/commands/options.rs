@@ -175,6 +175,12 @@ const RULES: &[Rule] = &[
         why: LINE_ALONE,
     },
     Rule {
+        option: "--receipt",
+        given: |given| given.exec(|exec| exec.receipt.is_some()),
+        wires: JOBS,
+        why: "it has no receipts",
+    },
+    Rule {
         option: "--save",
         given: |given| given.exec(|exec| exec.save.is_some()),
         wires: &[Header],
@@ -253,6 +259,7 @@ mod tests {
         (&["--max-output", "1k", "--json"], &TARGETS),
         (&["--status-file", "file"], &TARGETS),
         (&["--exit-status", "ssh"], &TARGETS),
+        (&["--receipt", "file"], &["web1", "unix:/run/r.sock", "local"]),
         (&["--encoding", "gbk"], &TARGETS),
         (&["--save", "."], &["header://h:1"]),
         (&["--overwrite", "--save", "."], &["header://h:1"]),

@@ -1,7 +1,16 @@
-//! The receipt as JSON, versioned: `--json` and `--status-file`.
+//! The receipt as JSON, versioned: `--json` and `--status-file`. `remora receipt`, and receipts in files, are in the folder of this name.
+
+mod keep;
+mod read;
+pub(crate) mod show;
+pub(crate) mod verify;
+
+use std::path::Path;
 
 use remora_client::{Outcome, outcome_of, proto};
 use serde_json::{Map, Value, json};
+
+pub(super) use keep::Keep;
 
 /// Version of both schemas; a change that breaks readers raises it.
 pub(super) const SCHEMA: u32 = 1;
@@ -56,6 +65,7 @@ pub(crate) fn receipt(
     receipt: &proto::Receipt,
     stdout: &Captured<'_>,
     stderr: &Captured<'_>,
+    kept: Option<&Path>,
 ) -> Value {
     let mut outcome = self::outcome(&outcome_of(receipt));
     if let (Some(proto::receipt::Outcome::NotStarted(why)), Value::Object(object)) =
@@ -72,7 +82,15 @@ pub(crate) fn receipt(
         "outcome": outcome,
         "job_id": hex(&receipt.job_id),
         "command": command,
-        "host": { "name": receipt.host_name, "boot_id": hex(&receipt.boot_id) },
+        "host": {
+            "name": receipt.host_name,
+            "boot_id": hex(&receipt.boot_id),
+            "key": (!receipt.host_key_fingerprint.is_empty()).then_some(&receipt.host_key_fingerprint),
+        },
+        "receipt": kept.map(|file| json!({
+            "file": file.display().to_string(),
+            "signed": !receipt.sshsig.is_empty(),
+        })),
         "user": receipt.user,
         "working_directory": text(&receipt.working_directory),
         "pid": receipt.pid,

@@ -75,6 +75,13 @@ impl Home {
         text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
     }
 
+    /// As `ssh-keygen -l` prints it.
+    pub(crate) fn fingerprint(&self, name: &str) -> String {
+        let told =
+            Command::new("ssh-keygen").arg("-lf").arg(self.path(&format!("{name}.pub"))).output().unwrap();
+        String::from_utf8(told.stdout).unwrap().split(' ').nth(1).unwrap().to_owned()
+    }
+
     /// Makes these keys, and no others, the ones that `authorized_keys` accepts.
     pub(crate) fn authorize(&self, names: &[&str]) {
         let lines: String = names.iter().map(|name| self.public(name) + "\n").collect();

@@ -14,6 +14,7 @@ mod bench;
 mod commands;
 mod daemon;
 mod hosts;
+mod kept;
 mod limits;
 mod receipts;
 mod round_trips;

@@ -112,6 +112,13 @@ impl Screen {
         self.until(line, |seen| seen.trim_end().ends_with(line.trim_end()))
     }
 
+    /// Waits until it shows this and nothing else: for what follows a `clear`. Before that a prompt stands there as well, and
+    /// what is typed then is typed into the command.
+    #[track_caller]
+    pub(crate) fn shows_only(&self, text: &str) -> String {
+        self.until(text, |seen| seen.trim() == text)
+    }
+
     /// The process in front.
     pub(crate) fn pid_of(&self, name: &str) -> i32 {
         let pane = self.tmux(&["display-message", "-p", "#{pane_pid}"]);

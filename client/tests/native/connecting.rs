@@ -70,7 +70,7 @@ fn key() -> PrivateKey {
 async fn listen(host_key: PrivateKey, reply: Vec<u8>) -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let keys = HostKeys::new(&[host_key], ALPN).unwrap();
+    let keys = HostKeys::new([host_key], ALPN).unwrap();
     let task = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let Ok((mut carrier, ..)) = tls::accept(stream, &keys, &hello()).await else { return Vec::new() };

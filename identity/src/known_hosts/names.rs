@@ -35,6 +35,14 @@ impl HostPatterns {
         Ok(HostPatterns::Hashed { salt, hash })
     }
 
+    /// The patterns, escaped, in lower case; none of a hashed name.
+    pub(super) fn as_written(&self) -> Option<String> {
+        match self {
+            HostPatterns::Plain(patterns) => Some(patterns.escape_ascii().to_string()),
+            HostPatterns::Hashed { .. } => None,
+        }
+    }
+
     /// Whether `name`, in lower case, is meant. As ssh has it: `*` and `?` are wildcards, `!` in front of a pattern takes out
     /// what it matches, whatever else matches (match.c, match_pattern_list).
     pub(super) fn matches(&self, name: &str) -> bool {

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use remora_identity::statement::ReceiptKey;
 use remora_identity::{PrivateKey, PrivateKeyDer, PublicKey};
 use rustls::server::{Acceptor, AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
 use rustls::sign::CertifiedKey;
@@ -30,10 +31,10 @@ pub enum HostKeyError {
     None,
 }
 
-/// The host's keys, ready for TLS.
+/// The host's keys, ready for TLS and for signing receipts, and for nothing else.
 #[derive(Clone)]
 pub struct HostKeys {
-    keys: Arc<Vec<(PublicKey, Arc<ServerConfig>)>>,
+    keys: Arc<Vec<(ReceiptKey, Arc<ServerConfig>)>>,
 }
 
 impl HostKeys {
@@ -41,10 +42,13 @@ impl HostKeys {
     ///
     /// # Errors
     /// [`HostKeyError`].
-    pub fn new(keys: &[PrivateKey], alpn: &str) -> Result<Self, HostKeyError> {
+    pub fn new(keys: impl IntoIterator<Item = PrivateKey>, alpn: &str) -> Result<Self, HostKeyError> {
         let configs = keys
-            .iter()
-            .map(|key| Ok((key.public().clone(), Arc::new(config(key, alpn)?))))
+            .into_iter()
+            .map(|key| {
+                let config = Arc::new(config(&key, alpn)?);
+                Ok((ReceiptKey::new(key), config))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         if configs.is_empty() {
             return Err(HostKeyError::None);
@@ -54,14 +58,14 @@ impl HostKeys {
 
     /// The public keys.
     pub fn public(&self) -> impl Iterator<Item = &PublicKey> {
-        self.keys.iter().map(|(key, _)| key)
+        self.keys.iter().map(|(key, _)| key.public())
     }
 
-    fn choose(&self, offered: &[SignatureScheme]) -> Option<&(PublicKey, Arc<ServerConfig>)> {
+    fn choose(&self, offered: &[SignatureScheme]) -> Option<&(ReceiptKey, Arc<ServerConfig>)> {
         // In the client's order (RFC 8446, 4.2.3): it puts the types first that it has on record for this host.
-        offered
-            .iter()
-            .find_map(|scheme| self.keys.iter().find(|(key, _)| schemes(key.algorithm()).contains(scheme)))
+        offered.iter().find_map(|scheme| {
+            self.keys.iter().find(|(key, _)| schemes(key.public().algorithm()).contains(scheme))
+        })
     }
 }
 
@@ -126,7 +130,7 @@ pub async fn accept(
     stream: impl ByteStream + 'static,
     keys: &HostKeys,
     hello: &[u8],
-) -> Result<(Carrier, PublicKey, [u8; 32]), AcceptError> {
+) -> Result<(Carrier, ReceiptKey, [u8; 32]), AcceptError> {
     let mut stream: Box<dyn ByteStream> = Box::new(stream);
     let mut acceptor = Acceptor::default();
     let mut taken = 0;

@@ -43,7 +43,7 @@ impl Host {
             Settings::new(crate::account::own_account().unwrap(), None, crate::SessionLimits::default())
                 .unwrap();
         settings.host_keys =
-            Some(HostKeys::new(&[PrivateKey::generate_ed25519().unwrap()], PROTOCOL).unwrap());
+            Some(HostKeys::new([PrivateKey::generate_ed25519().unwrap()], PROTOCOL).unwrap());
         settings.authorized_keys = vec![authorized.to_str().unwrap().parse().unwrap()];
         let (settings, _) = watch::channel(Arc::new(settings));
         let (phase, _) = watch::channel(Phase::Serving);

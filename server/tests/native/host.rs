@@ -43,7 +43,7 @@ impl Host {
         fs::set_permissions(&authorized, fs::Permissions::from_mode(0o600)).unwrap();
         let mut settings =
             Settings::new(own_account().unwrap(), None, remora_server::SessionLimits::default()).unwrap();
-        settings.host_keys = Some(HostKeys::new(&[PrivateKey::generate_ed25519().unwrap()], ALPN).unwrap());
+        settings.host_keys = Some(HostKeys::new([PrivateKey::generate_ed25519().unwrap()], ALPN).unwrap());
         settings.authorized_keys = vec![authorized.to_str().unwrap().parse().unwrap()];
         settings.auth_floor = Duration::from_millis(1);
         settings.vanished_grace = Duration::from_millis(50);

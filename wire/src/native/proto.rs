@@ -216,6 +216,9 @@ pub struct Start {
     /// Run the line by the shell as a login shell: SHELL -l -c LINE.
     #[prost(bool, tag = "15")]
     pub login: bool,
+    /// The receipt is to carry its statement, signed where the connection has a host key.
+    #[prost(bool, tag = "40")]
+    pub sign_receipt: bool,
     #[prost(oneof = "start::Command", tags = "3, 4, 13")]
     pub command: ::core::option::Option<start::Command>,
 }
@@ -382,6 +385,15 @@ pub struct Receipt {
     /// Offset in stdin behind what unread_input tells of: whatever is behind it the host threw away, and the client may still want.
     #[prost(uint64, tag = "24")]
     pub unread_upto: u64,
+    /// Where Start asked for it: the receipt as a text (docs/RECEIPTS.md), to be kept and shown to others.
+    #[prost(bytes = "vec", tag = "40")]
+    pub statement: ::prost::alloc::vec::Vec<u8>,
+    /// Binary SSHSIG over exactly that text by the connection's host key, namespace "remora-receipt-v1"; empty where the connection has none.
+    #[prost(bytes = "vec", tag = "41")]
+    pub sshsig: ::prost::alloc::vec::Vec<u8>,
+    /// Fingerprint of the connection's host key, as ssh-keygen -l prints it; empty where the connection has none.
+    #[prost(string, tag = "42")]
+    pub host_key_fingerprint: ::prost::alloc::string::String,
     #[prost(oneof = "receipt::Outcome", tags = "2, 3, 4")]
     pub outcome: ::core::option::Option<receipt::Outcome>,
 }
