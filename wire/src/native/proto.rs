@@ -199,7 +199,7 @@ pub struct Start {
     /// Wait for the end of each stream instead of draining it for a moment.
     #[prost(bool, tag = "9")]
     pub wait_streams: bool,
-    /// Boot id this start was first sent to; empty on the first try.
+    /// Boot id of the hello that this start was first sent behind.
     #[prost(bytes = "vec", tag = "10")]
     pub boot_id: ::prost::alloc::vec::Vec<u8>,
     /// A terminal of its own: stdin, stdout and stderr are that terminal, all it prints comes as stdout. no_stdin must be absent, and an
@@ -216,6 +216,12 @@ pub struct Start {
     /// Run the line by the shell as a login shell: SHELL -l -c LINE.
     #[prost(bool, tag = "15")]
     pub login: bool,
+    /// This start was sent before, on a connection that was lost: the job it names is gone on with, if there is one.
+    #[prost(message, optional, tag = "16")]
+    pub resume: ::core::option::Option<Resume>,
+    /// For how long the host keeps the job when nobody is connected to it, in milliseconds; 0: not at all.
+    #[prost(uint64, tag = "17")]
+    pub linger_ms: u64,
     #[prost(oneof = "start::Command", tags = "3, 4, 13")]
     pub command: ::core::option::Option<start::Command>,
 }
@@ -234,11 +240,71 @@ pub mod start {
         LoginShell(super::LoginShell),
     }
 }
+/// How far the client is with an output stream. received is not before consumed, and at most a window behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Position {
+    /// Up to here its bytes have arrived.
+    #[prost(uint64, tag = "1")]
+    pub received: u64,
+    /// Up to here they are where they belong.
+    #[prost(uint64, tag = "2")]
+    pub consumed: u64,
+}
+/// Where a job is gone on with, on a new connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resume {
+    #[prost(message, optional, tag = "1")]
+    pub stdout: ::core::option::Option<Position>,
+    #[prost(message, optional, tag = "2")]
+    pub stderr: ::core::option::Option<Position>,
+    /// The client has seen that the host has the job: it must not be run anew.
+    #[prost(bool, tag = "3")]
+    pub known: bool,
+    /// Counts the connections of this client from 1; one that isn't above what the host has seen comes too late. 0: another client.
+    #[prost(uint32, tag = "4")]
+    pub attempt: u32,
+}
+/// How far the host is with a job's stdin.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StdinPosition {
+    /// Up to here its bytes have arrived: the client goes on there.
+    #[prost(uint64, tag = "1")]
+    pub received: u64,
+    /// Up to here they are where they belong. The limit is a window behind this.
+    #[prost(uint64, tag = "2")]
+    pub consumed: u64,
+    /// Its end has arrived.
+    #[prost(bool, tag = "3")]
+    pub ended: bool,
+    /// The command wants no more of it.
+    #[prost(bool, tag = "4")]
+    pub stopped: bool,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Started {
     /// Process id of the command on the host; 0 where the host carried the line out itself.
     #[prost(uint64, tag = "1")]
     pub pid: u64,
+    /// The answer to a resume: always there then, and never otherwise.
+    #[prost(message, optional, tag = "2")]
+    pub stdin: ::core::option::Option<StdinPosition>,
+}
+/// The host has closed a channel whose job goes on elsewhere.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Detached {
+    /// Why, for people.
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
+}
+/// The client has the receipt of a job, and has checked it: the host may forget the job.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Settled {
+    #[prost(bytes = "vec", tag = "1")]
+    pub job_id: ::prost::alloc::vec::Vec<u8>,
+}
+/// The client goes for good, and not by a loss: nobody comes back for the jobs of this connection. Its last frame.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Leave {
 }
 /// The command of a job with job control was stopped, or goes on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -576,6 +642,8 @@ pub enum NotStartedClass {
     Incompatible = 5,
     /// A fault of remora's: exit status 199.
     Internal = 6,
+    /// The host can't say what became of the job, which may have run: exit status 198.
+    Unknown = 7,
 }
 impl NotStartedClass {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -591,6 +659,7 @@ impl NotStartedClass {
             Self::Refused => "NOT_STARTED_CLASS_REFUSED",
             Self::Incompatible => "NOT_STARTED_CLASS_INCOMPATIBLE",
             Self::Internal => "NOT_STARTED_CLASS_INTERNAL",
+            Self::Unknown => "NOT_STARTED_CLASS_UNKNOWN",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -603,6 +672,7 @@ impl NotStartedClass {
             "NOT_STARTED_CLASS_REFUSED" => Some(Self::Refused),
             "NOT_STARTED_CLASS_INCOMPATIBLE" => Some(Self::Incompatible),
             "NOT_STARTED_CLASS_INTERNAL" => Some(Self::Internal),
+            "NOT_STARTED_CLASS_UNKNOWN" => Some(Self::Unknown),
             _ => None,
         }
     }
