@@ -5,6 +5,7 @@
 
 mod account;
 mod admission;
+mod attachment;
 mod authenticate;
 mod config;
 mod connection;
@@ -16,6 +17,7 @@ mod key_files;
 mod key_path;
 mod listen;
 mod plain;
+mod registry;
 mod serve;
 mod sessions;
 mod settings;
