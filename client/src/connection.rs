@@ -1,19 +1,21 @@
-//! One open connection: many jobs, one task that moves their bytes.
+//! One connection: many jobs, one task that moves their bytes, and has the connection again when it is lost.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use remora_net::{HIGH_WATER, Link, LinkError};
 use remora_wire::limits;
 use remora_wire::native::{Client, ClientEvent, Stream, proto};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use crate::connect::{ConnectError, Door, Greeted, Pinned};
 use crate::job::{Job, JobError, JobState};
-use crate::liveness::{ANSWER, Liveness, Pulse};
+use crate::liveness::{Liveness, Pulse};
+use crate::outage::{Lasting, News, Outage, Trying, chain};
+use crate::request::{AskError, Request, StartError};
 
 /// How long the host may take to judge who the user is: it answers a good proof at once, and a bad one in less than a second.
 pub const VERDICT: Duration = Duration::from_secs(30);
@@ -21,101 +23,11 @@ pub const VERDICT: Duration = Duration::from_secs(30);
 /// Events handled before the task lets others run.
 const EVENTS_PER_TURN: usize = 64;
 
+/// How long the last word of who leaves may take.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
 /// Bytes of a terminal's output that may be on their way.
 const TERMINAL_WINDOW: u64 = 128 * 1024;
-
-/// What to run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Request {
-    /// A line for the user's shell, or an argument vector.
-    pub command: proto::start::Command,
-    /// Where: relative paths start at the home directory, which is also the default.
-    pub working_directory: Option<Vec<u8>>,
-    /// Added to what the host gives every job.
-    pub environment: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Wall-clock limit, enforced on the host.
-    pub timeout: Option<Duration>,
-    /// Whether the command reads from us; otherwise from /dev/null.
-    pub stdin: bool,
-    /// A terminal of its own, which is its stdin, stdout and stderr: all it prints comes as stdout.
-    pub terminal: Option<proto::Terminal>,
-    /// Wait for the end of each stream, however long background processes hold it open.
-    pub wait_streams: bool,
-    /// The session it is run in; what it changes there stays.
-    pub session: Option<proto::SessionName>,
-    /// Run a line by the shell as a login shell.
-    pub login: bool,
-}
-
-impl Request {
-    /// A line for the user's shell, without stdin.
-    pub fn line(line: impl Into<Vec<u8>>) -> Self {
-        Request::new(proto::start::Command::Line(line.into()))
-    }
-
-    /// An argument vector, run with no shell and byte for byte, without stdin.
-    pub fn argv<A: Into<Vec<u8>>>(arguments: impl IntoIterator<Item = A>) -> Self {
-        let arguments = arguments.into_iter().map(Into::into).collect();
-        Request::new(proto::start::Command::Argv(proto::Argv { arguments }))
-    }
-
-    /// The user's login shell.
-    pub fn login_shell() -> Self {
-        Request::new(proto::start::Command::LoginShell(proto::LoginShell {}))
-    }
-
-    fn new(command: proto::start::Command) -> Self {
-        Request {
-            command,
-            working_directory: None,
-            environment: Vec::new(),
-            timeout: None,
-            stdin: false,
-            terminal: None,
-            wait_streams: false,
-            session: None,
-            login: false,
-        }
-    }
-}
-
-/// A session by its name or id: made when there is none, unless `existing`.
-pub fn session_name(name: impl Into<String>, existing: bool) -> proto::SessionName {
-    proto::SessionName { name: name.into(), existing }
-}
-
-/// Why a question has no answer.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AskError {
-    /// The connection has ended.
-    #[error(transparent)]
-    Ended(#[from] JobError),
-    /// The host says why it can't answer.
-    #[error("{}", .0.text.escape_debug())]
-    Refused(proto::NotStarted),
-    /// As many questions wait as may; ask again later.
-    #[error("{} questions wait for their answers, and no more may", limits::QUESTIONS)]
-    TooMany,
-    /// The answer is none to this question.
-    #[error("the host answered another question")]
-    Other,
-}
-
-/// Why a job can't be asked for. Nothing was sent.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The connection has ended.
-    #[error("the connection has ended")]
-    Ended(#[source] JobError),
-    /// The request or the connection is at a limit.
-    #[error(transparent)]
-    Limit(#[from] remora_wire::native::StartError),
-    /// The host stops, and takes no new jobs.
-    #[error("the host takes no new jobs: {0}")]
-    GoingAway(String),
-}
 
 /// An open connection. Dropping it ends the jobs that still run on it.
 pub struct Connection {
@@ -127,10 +39,24 @@ pub struct Connection {
 impl Connection {
     /// Takes over a link whose greeting is done and whose proof of identity is handed over, if not yet judged. Its task is
     /// spawned on the current tokio runtime.
-    pub(crate) fn new(link: Link<Client>, user: String, host_name: String, boot_id: Vec<u8>) -> Self {
+    ///
+    /// `again` is how to have it again once it is lost, and who must be at its ends then; none where a loss is the end.
+    pub(crate) fn new(
+        link: Link<Client>,
+        user: String,
+        host_name: String,
+        boot_id: Vec<u8>,
+        lasting: Lasting,
+        again: Option<(Arc<Door>, Pinned)>,
+    ) -> Self {
         let state = State {
-            link,
+            line: Line::Up(Box::new(link)),
             jobs: HashMap::new(),
+            last_channel: 0,
+            dropped: Vec::new(),
+            attempt: 0,
+            outage: None,
+            again,
             sending: VecDeque::new(),
             task: None,
             verdict: Verdict::Waiting(Vec::new()),
@@ -138,7 +64,8 @@ impl Connection {
             going_away: None,
             leaving: false,
             boot_id,
-            liveness: Liveness::new(),
+            liveness: Liveness::new(&lasting),
+            lasting,
             questions: HashMap::new(),
             last_question: 0,
             ended: Vec::new(),
@@ -194,9 +121,25 @@ impl Connection {
             boot_id: state.boot_id.clone(),
             session: request.session,
             login: request.login,
+            resume: None,
+            // Nobody comes back where a loss is the end. A time under a millisecond is still a time.
+            linger_ms: match &state.again {
+                Some(_) if !request.linger.is_zero() => {
+                    u64::try_from(request.linger.as_millis()).unwrap_or(u64::MAX).max(1)
+                }
+                _ => 0,
+            },
         };
-        let channel = state.link.end.start(&start)?;
-        state.jobs.insert(channel, JobState::new(request.stdin || request.terminal.is_some()));
+        let channel = state.last_channel.checked_add(1).ok_or(remora_wire::native::StartError::NoChannel)?;
+        let mut job = JobState::new(request.stdin || request.terminal.is_some());
+        if let Line::Up(link) = &mut state.line {
+            link.end.start_on(channel, &start)?;
+            job.sent = true;
+        }
+        // Kept to be sent again; where it isn't sent yet, to be sent at all.
+        job.start = start;
+        state.last_channel = channel;
+        state.jobs.insert(channel, job);
         state.wake();
         drop(state);
         Ok(Job::new(self.shared.clone(), channel))
@@ -285,8 +228,31 @@ impl Connection {
     /// # Errors
     /// [`JobError::Denied`], [`JobError::NoVerdict`], or what ended the connection.
     pub async fn accepted(&self) -> Result<String, JobError> {
-        let verdict = poll_fn(|cx| self.shared.lock().poll_verdict(cx));
-        timeout(VERDICT, verdict).await.unwrap_or(Err(JobError::NoVerdict))
+        loop {
+            let verdict = poll_fn(|cx| self.shared.lock().poll_verdict(cx));
+            if let Ok(verdict) = timeout(VERDICT, verdict).await {
+                return verdict;
+            }
+            // While a lost connection is tried to be had again, that has a limit of its own.
+            if self.shared.lock().attempt == 0 && self.lost().is_none() {
+                return Err(JobError::NoVerdict);
+            }
+        }
+    }
+
+    /// For how long the connection has been lost, where it is and is tried to be had again.
+    pub fn lost(&self) -> Option<Duration> {
+        self.shared.lock().outage.as_ref().map(|outage| outage.since.elapsed())
+    }
+
+    /// Leaves for good: the host ends what still runs. Waits a moment until that is said.
+    pub async fn leave(self) {
+        {
+            let mut state = self.shared.lock();
+            state.say_leave();
+            state.wake();
+        }
+        let _ = timeout(LAST_WORD, self.ended()).await;
     }
 }
 
@@ -305,7 +271,11 @@ impl Drop for Asked<'_> {
 impl Drop for Connection {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.leaving = true;
+        state.say_leave();
+        // The runtime may be over before the task is polled again: what can be written now is.
+        if let Line::Up(link) = &mut state.line {
+            let _ = link.poll_flush(&mut Context::from_waker(Waker::noop()));
+        }
         state.wake();
     }
 }
@@ -322,14 +292,39 @@ impl Shared {
     }
 }
 
+/// A connection's byte stream, or what is done to have another one.
+enum Line {
+    Up(Box<Link<Client>>),
+    Down(Trying),
+}
+
+/// What the task has come to.
+enum Turn {
+    /// The line has changed: look again.
+    Again,
+    /// It is over.
+    Over(JobError),
+}
+
 enum Verdict {
     Waiting(Vec<Waker>),
     Accepted(String),
 }
 
 pub(crate) struct State {
-    pub(crate) link: Link<Client>,
+    line: Line,
     pub(crate) jobs: HashMap<u32, JobState>,
+    /// The last channel that a job was given. Each keeps its own whatever connection it is on.
+    last_channel: u32,
+    /// Jobs that nobody waits for, and that the host has to end.
+    dropped: Vec<u32>,
+    /// How often it was had again.
+    attempt: u32,
+    /// Its loss, until the host has accepted us again.
+    outage: Option<Outage>,
+    /// How to have it again; none where a loss is the end.
+    again: Option<(Arc<Door>, Pinned)>,
+    lasting: Lasting,
     /// Jobs that have stdin to send.
     sending: VecDeque<u32>,
     task: Option<Waker>,
@@ -357,7 +352,7 @@ struct Pings {
 
 /// A question that was asked.
 enum Question {
-    Waits(Option<Waker>),
+    Waits(proto::ask::Question, Option<Waker>),
     Answered(Option<proto::answer::Answer>),
     /// Nobody waits for the answer any more.
     Abandoned,
@@ -378,9 +373,36 @@ impl State {
         self.wake();
     }
 
+    /// The end of the protocol, while there is a connection.
+    pub(crate) fn end(&mut self) -> Option<&mut Client> {
+        match &mut self.line {
+            Line::Up(link) => Some(&mut link.end),
+            Line::Down(_) => None,
+        }
+    }
+
+    /// Tells the host, once, that nobody comes back, if anything runs.
+    fn say_leave(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true)
+            && self.jobs.values().any(|job| !job.is_over())
+            && let Some(end) = self.end()
+        {
+            end.leave();
+        }
+    }
+
+    /// Has the host end a job that nobody waits for.
+    pub(crate) fn drop_job(&mut self, channel: u32) {
+        self.dropped.push(channel);
+        self.wake();
+    }
+
     fn ping(&mut self) -> u64 {
         self.pings.sent += 1;
-        self.link.end.ping(self.pings.sent.to_be_bytes());
+        let number = self.pings.sent;
+        if let Some(end) = self.end() {
+            end.ping(number.to_be_bytes());
+        }
         self.wake();
         self.pings.sent
     }
@@ -410,8 +432,10 @@ impl State {
         }
         self.last_question = self.last_question.wrapping_add(1);
         let number = self.last_question;
-        self.link.end.ask(&proto::Ask { number, question: Some(question) });
-        self.questions.insert(number, Question::Waits(None));
+        if let Some(end) = self.end() {
+            end.ask(&proto::Ask { number, question: Some(question.clone()) });
+        }
+        self.questions.insert(number, Question::Waits(question, None));
         self.wake();
         Ok(number)
     }
@@ -427,7 +451,7 @@ impl State {
                 self.questions.remove(&number);
                 Poll::Ready(Ok(answer))
             }
-            Some(Question::Waits(waker)) => match &self.failed {
+            Some(Question::Waits(_, waker)) => match &self.failed {
                 Some(error) => Poll::Ready(Err(error.clone())),
                 None => {
                     *waker = Some(cx.waker().clone());
@@ -440,7 +464,7 @@ impl State {
 
     fn abandon_question(&mut self, number: u32) {
         match self.questions.get_mut(&number) {
-            Some(question @ Question::Waits(_)) => *question = Question::Abandoned,
+            Some(question @ Question::Waits(..)) => *question = Question::Abandoned,
             Some(Question::Answered(_)) => drop(self.questions.remove(&number)),
             Some(Question::Abandoned) | None => {}
         }
@@ -449,7 +473,7 @@ impl State {
     fn handle_answer(&mut self, answer: proto::Answer) {
         let number = answer.number;
         match self.questions.remove(&number) {
-            Some(Question::Waits(waker)) => {
+            Some(Question::Waits(_, waker)) => {
                 self.questions.insert(number, Question::Answered(answer.answer));
                 waker.into_iter().for_each(Waker::wake);
             }
@@ -481,50 +505,212 @@ impl State {
         }
     }
 
-    /// Reads, distributes, sends. Ready when the connection is over.
+    /// Does what can be done. Ready when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.task = Some(cx.waker().clone());
+        loop {
+            let turn = match &self.line {
+                Line::Up(_) => self.poll_up(cx),
+                Line::Down(_) => self.poll_down(cx),
+            };
+            match turn {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Turn::Again) => {}
+                Poll::Ready(Turn::Over(error)) => return self.fail(cx, error),
+            }
+        }
+    }
+
+    /// Reads, distributes, sends.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         for turn in 0.. {
             if turn == EVENTS_PER_TURN {
                 cx.waker().wake_by_ref();
                 break;
             }
-            match self.link.poll_event(cx) {
+            let Line::Up(link) = &mut self.line else { return Poll::Ready(Turn::Again) };
+            match link.poll_event(cx) {
                 Poll::Ready(Ok(event)) => {
                     self.liveness.rest();
+                    // A server that waited too long for us, on a connection that was slow to death.
+                    if matches!(event, ClientEvent::Fault { code: 15, .. }) && self.again.is_some() {
+                        return self.lose(LinkError::Closed);
+                    }
                     if let Some(error) = self.handle(event) {
-                        return self.fail(cx, error);
+                        return Poll::Ready(Turn::Over(error));
                     }
                 }
-                Poll::Ready(Err(error)) => return self.fail(cx, error.into()),
+                Poll::Ready(Err(error)) => return self.lose(error),
                 Poll::Pending => break,
             }
         }
-        if self.leaving && !self.jobs.is_empty() {
-            // Nobody can come back for these: the host ends them when the connection goes.
-            return self.fail(cx, JobError::Left);
+        if let Some(turn) = self.poll_outage(cx) {
+            return Poll::Ready(turn);
         }
-        if self.link.end.running() == 0 && self.questions.is_empty() {
-            // Nobody waits for a word of the host's.
+        self.end_dropped();
+        let Line::Up(link) = &mut self.line else { return Poll::Ready(Turn::Again) };
+        let judged = self.outage.is_none() && matches!(self.verdict, Verdict::Accepted(_));
+        if !judged || link.end.running() == 0 && self.questions.is_empty() {
+            // Nobody waits for a word of the host's, or there is another limit: a host takes its time to judge.
             self.liveness.rest();
         }
         while let Poll::Ready(pulse) = self.liveness.poll(cx) {
             match pulse {
-                Pulse::Ask => self.link.end.ping([0; 8]),
-                Pulse::Gone => return self.fail(cx, LinkError::Silent(ANSWER).into()),
+                Pulse::Ask => link.end.ping([0; 8]),
+                Pulse::Gone => return self.lose(LinkError::Silent(self.liveness.answer())),
             }
         }
-        if let Err(error) = self.send_stdin() {
-            return self.fail(cx, LinkError::from(error).into());
+        if !self.leaving
+            && let Err(error) = self.send_stdin()
+        {
+            return self.lose(error.into());
         }
-        match self.link.poll_flush(cx) {
-            Poll::Ready(Err(error)) => self.fail(cx, LinkError::from(error).into()),
+        let Line::Up(link) = &mut self.line else { return Poll::Ready(Turn::Again) };
+        match link.poll_flush(cx) {
+            Poll::Ready(Err(error)) => self.lose(error.into()),
+            // Nobody can come back for what runs: the host ends it.
+            Poll::Ready(Ok(())) if self.leaving => Poll::Ready(Turn::Over(JobError::Left)),
             Poll::Ready(Ok(())) if !self.sending.is_empty() => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Poll::Ready(Ok(())) if self.leaving => self.fail(cx, JobError::Left),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Waits and tries, until the connection is there again or given up.
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        if self.leaving {
+            return Poll::Ready(Turn::Over(JobError::Left));
+        }
+        if let Some(turn) = self.poll_outage(cx) {
+            return Poll::Ready(turn);
+        }
+        let (Line::Down(trying), Some((door, pinned))) = (&mut self.line, &self.again) else {
+            return Poll::Ready(Turn::Again);
+        };
+        match trying {
+            Trying::Pause(pause) => {
+                if pause.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                let (door, pinned) = (door.clone(), pinned.clone());
+                *trying = Trying::Opening(Box::pin(async move { door.open(Some(&pinned)).await }));
+                Poll::Ready(Turn::Again)
+            }
+            Trying::Opening(opening) => match opening.as_mut().poll(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(greeted)) => {
+                    self.go_on(greeted);
+                    Poll::Ready(Turn::Again)
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(self.not_opened(&error)),
+            },
+        }
+    }
+
+    /// The limits of a loss: how long it is tried to be mended, and how long a host may take to accept who comes back.
+    fn poll_outage(&mut self, cx: &mut Context<'_>) -> Option<Turn> {
+        let outage = self.outage.as_mut()?;
+        if outage.deadline.as_mut().poll(cx).is_ready() {
+            let why = outage.last.clone().unwrap_or_else(|| "no answer".to_owned());
+            return Some(Turn::Over(given_up(outage, &why)));
+        }
+        let limit = self.again.as_ref()?.0.limit();
+        if outage.verdict.as_mut()?.as_mut().poll(cx).is_ready() {
+            return match self.lose(LinkError::Silent(limit)) {
+                Poll::Ready(turn) => Some(turn),
+                Poll::Pending => None,
+            };
+        }
+        None
+    }
+
+    /// The connection is lost: by a fault for good, otherwise until it is had again.
+    fn lose(&mut self, error: LinkError) -> Poll<Turn> {
+        if self.again.is_none() || self.leaving || matches!(error, LinkError::Fault(_)) {
+            return Poll::Ready(Turn::Over(match &self.outage {
+                Some(outage) => given_up(outage, &chain(&error)),
+                None => error.into(),
+            }));
+        }
+        if let Line::Up(link) = &self.line {
+            for (channel, job) in &mut self.jobs {
+                job.streams = link.end.streams(*channel).or(job.streams);
+            }
+        }
+        let why = chain(&error);
+        let limit = self.lasting.reconnect;
+        let news = match &mut self.outage {
+            Some(outage) => {
+                outage.failed(why.clone());
+                News::Failed { why }
+            }
+            None => {
+                self.outage = Some(Outage::new(Arc::new(error), limit));
+                News::Lost { why }
+            }
+        };
+        self.tell(news);
+        if let Some(outage) = &self.outage {
+            self.line = Line::Down(outage.pause());
+        }
+        Poll::Ready(Turn::Again)
+    }
+
+    fn not_opened(&mut self, error: &ConnectError) -> Turn {
+        let why = chain(error);
+        let Some(outage) = &mut self.outage else { return Turn::Again };
+        if error.is_final() {
+            return Turn::Over(given_up(outage, &why));
+        }
+        outage.failed(why.clone());
+        self.line = Line::Down(outage.pause());
+        self.tell(News::Failed { why });
+        Turn::Again
+    }
+
+    /// Goes on with everything on another connection, in one flight with the proof of who we are.
+    fn go_on(&mut self, greeted: Greeted) {
+        let Greeted { mut link, boot_id, .. } = greeted;
+        self.attempt = self.attempt.saturating_add(1);
+        let mut channels: Vec<u32> = self.jobs.keys().copied().collect();
+        channels.sort_unstable();
+        for channel in channels {
+            let Some(job) = self.jobs.get_mut(&channel).filter(|job| !job.is_over()) else { continue };
+            if let Err(error) = job.go_on(&mut link.end, channel, &boot_id, self.attempt) {
+                job.fail(&JobError::NotResumed(error));
+            }
+        }
+        self.boot_id = boot_id;
+        self.questions.retain(|_, question| !matches!(question, Question::Abandoned));
+        for (number, question) in &self.questions {
+            if let Question::Waits(question, _) = question {
+                link.end.ask(&proto::Ask { number: *number, question: Some(question.clone()) });
+            }
+        }
+        if self.pings.sent > self.pings.returned {
+            link.end.ping(self.pings.sent.to_be_bytes());
+        }
+        if let (Some(outage), Some((door, _))) = (&mut self.outage, &self.again) {
+            outage.verdict = Some(Box::pin(sleep(door.limit())));
+        }
+        self.going_away = None;
+        self.liveness = Liveness::new(&self.lasting);
+        self.line = Line::Up(Box::new(link));
+    }
+
+    /// Has the host end those jobs that nobody waits for.
+    fn end_dropped(&mut self) {
+        let Line::Up(link) = &mut self.line else { return };
+        for channel in self.dropped.drain(..) {
+            link.end.close(channel);
+        }
+    }
+
+    fn tell(&self, news: News) {
+        if let Some(observer) = &self.lasting.news {
+            observer(news);
         }
     }
 
@@ -537,17 +723,20 @@ impl State {
             wakers.drain(..).for_each(Waker::wake);
         }
         for question in self.questions.values_mut() {
-            if let Question::Waits(waker) = question {
+            if let Question::Waits(_, waker) = question {
                 waker.take().into_iter().for_each(Waker::wake);
             }
         }
         self.pings.wakers.drain(..).for_each(Waker::wake);
         self.failed = Some(error);
         self.ended.drain(..).for_each(Waker::wake);
-        // Best effort: a fault is told to the server, TLS is closed in order.
-        let _ = self.link.hand_over();
-        self.link.carrier.close();
-        let _ = self.link.poll_flush(cx);
+        self.outage = None;
+        if let Line::Up(link) = &mut self.line {
+            // Best effort: a fault is told to the server, TLS is closed in order.
+            let _ = link.hand_over();
+            link.carrier.close();
+            let _ = link.poll_flush(cx);
+        }
         Poll::Ready(())
     }
 
@@ -558,9 +747,21 @@ impl State {
                     job.handle_data(stream, bytes);
                 }
             }
-            ClientEvent::Started { channel, pid } => {
+            ClientEvent::Started { channel, pid, resumed } => {
+                let sent = self.end().and_then(|end| end.stdin(channel)).map(|stdin| stdin.sent());
                 if let Some(job) = self.jobs.get_mut(&channel) {
+                    if let (true, Some(sent)) = (resumed, sent) {
+                        job.stdin.rewind(sent);
+                    }
                     job.handle_started(pid);
+                }
+                if resumed {
+                    self.send(channel);
+                }
+            }
+            ClientEvent::Detached { channel, text } => {
+                if let Some(job) = self.jobs.get_mut(&channel) {
+                    job.fail(&JobError::Elsewhere(text.escape_debug().to_string()));
                 }
             }
             ClientEvent::Stopped { channel, signal } => {
@@ -574,26 +775,49 @@ impl State {
                     job.handle_end(stream);
                 }
             }
-            ClientEvent::Room { channel } => self.send(channel),
-            ClientEvent::Receipt { channel, receipt } => {
-                if let Some(job) = self.jobs.get_mut(&channel) {
-                    job.handle_receipt(*receipt);
+            ClientEvent::Room { channel } => {
+                let consumed = self.end().and_then(|end| end.stdin(channel)).map(|stdin| stdin.consumed());
+                if let (Some(consumed), Some(job)) = (consumed, self.jobs.get_mut(&channel)) {
+                    job.stdin.release(consumed);
                 }
-                if self.link.end.running() == 0 {
-                    self.link.release();
+                self.send(channel);
+            }
+            ClientEvent::Receipt { channel, receipt } => {
+                let Line::Up(link) = &mut self.line else { return None };
+                if let Some(job) = self.jobs.get_mut(&channel) {
+                    if job.handle_receipt(*receipt) {
+                        link.end.settle(&job.start.job_id);
+                    }
+                    if job.dropped {
+                        self.jobs.remove(&channel);
+                    }
+                }
+                if link.end.running() == 0 {
+                    link.release();
                 }
             }
             ClientEvent::Accepted { host_name } => {
+                if self.outage.take().is_some() {
+                    self.tell(News::Back);
+                }
                 if let Verdict::Waiting(wakers) = &mut self.verdict {
                     wakers.drain(..).for_each(Waker::wake);
                 }
                 self.verdict = Verdict::Accepted(host_name);
             }
-            ClientEvent::Denied { .. } => return Some(JobError::Denied),
+            ClientEvent::Denied { .. } => {
+                return Some(match &self.outage {
+                    // Something may run there.
+                    Some(outage) if matches!(self.verdict, Verdict::Accepted(_)) => {
+                        given_up(outage, "the host does not accept this user any more")
+                    }
+                    _ => JobError::Denied,
+                });
+            }
             ClientEvent::GoAway { text } => {
                 let text = text.escape_debug().to_string();
-                // Before the user is accepted nothing can have run.
-                if matches!(self.verdict, Verdict::Waiting(_)) {
+                // Before the user is accepted nothing can have run, unless on a connection of before.
+                if self.attempt == 0 && matches!(self.verdict, Verdict::Waiting(_)) {
                     return Some(JobError::GoneAway(text));
                 }
                 self.going_away = Some(text);
@@ -609,11 +833,12 @@ impl State {
 
     /// Sends queued stdin, one frame of each job in turn, as far as credit and the carrier allow.
     fn send_stdin(&mut self) -> std::io::Result<()> {
-        while self.link.carrier.pending() < HIGH_WATER {
+        let keep = self.again.is_some();
+        let Line::Up(link) = &mut self.line else { return Ok(()) };
+        while link.carrier.pending() < HIGH_WATER {
             let Some(channel) = self.sending.pop_front() else { return Ok(()) };
             let Some(job) = self.jobs.get_mut(&channel) else { continue };
-            let Some((room, stopped)) =
-                self.link.end.stdin(channel).map(|stdin| (stdin.room(), stdin.stopped()))
+            let Some((room, stopped)) = link.end.stdin(channel).map(|stdin| (stdin.room(), stdin.stopped()))
             else {
                 job.stdin.discard();
                 continue;
@@ -621,91 +846,28 @@ impl State {
             if stopped {
                 job.stdin.discard();
             }
-            if let Some(chunk) = job.stdin.take(room.min(limits::DATA_FRAME as u64)) {
-                if let Some(header) = self.link.end.stdin_header(channel, chunk.len()) {
-                    self.link.write_data(&header, &chunk, &[])?;
+            if let Some(chunk) = job.stdin.take(room.min(limits::DATA_FRAME as u64), keep) {
+                if let Some(header) = link.end.stdin_header(channel, chunk.len()) {
+                    link.write_data(&header, &chunk, &[])?;
                 }
                 self.sending.push_back(channel);
             } else if job.stdin.finished() {
-                self.link.end.end_stdin(channel);
+                link.end.end_stdin(channel);
             }
         }
         Ok(())
     }
 
     pub(crate) fn consume(&mut self, channel: u32, stream: Stream, upto: u64) {
-        self.link.end.consume(channel, stream, upto);
-        if !self.link.end.output().is_empty() {
+        let Some(end) = self.end() else { return };
+        end.consume(channel, stream, upto);
+        if !end.output().is_empty() {
             self.wake();
         }
     }
 }
 
-/// The chunks of a job's stdin that wait for credit.
-#[derive(Default)]
-pub(crate) struct StdinQueue {
-    chunks: VecDeque<Bytes>,
-    queued: usize,
-    finished: bool,
-    closed: bool,
-    waker: Option<Waker>,
-}
-
-impl StdinQueue {
-    /// Most bytes that wait here.
-    const LIMIT: usize = 512 * 1024;
-
-    pub(crate) fn closed() -> Self {
-        StdinQueue { finished: true, closed: true, ..StdinQueue::default() }
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed
-    }
-
-    pub(crate) fn has_room(&self) -> bool {
-        self.queued < StdinQueue::LIMIT || self.closed
-    }
-
-    pub(crate) fn wait(&mut self, cx: &Context<'_>) {
-        self.waker = Some(cx.waker().clone());
-    }
-
-    pub(crate) fn push(&mut self, bytes: Bytes) {
-        if !self.closed && !bytes.is_empty() {
-            self.queued += bytes.len();
-            self.chunks.push_back(bytes);
-        }
-    }
-
-    pub(crate) fn finish(&mut self) {
-        self.finished = true;
-    }
-
-    fn finished(&self) -> bool {
-        self.finished && self.chunks.is_empty()
-    }
-
-    /// The command takes no more: what waits is dropped, and so is what still comes.
-    pub(crate) fn discard(&mut self) {
-        self.closed = true;
-        self.chunks.clear();
-        self.queued = 0;
-        self.finished = true;
-        self.waker.take().into_iter().for_each(Waker::wake);
-    }
-
-    fn take(&mut self, most: u64) -> Option<Bytes> {
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        if most == 0 {
-            return None;
-        }
-        let front = self.chunks.front_mut()?;
-        let chunk = if front.len() <= most { self.chunks.pop_front()? } else { front.split_to(most) };
-        self.queued -= chunk.len();
-        if self.has_room() {
-            self.waker.take().into_iter().for_each(Waker::wake);
-        }
-        Some(chunk)
-    }
+/// A loss for good.
+fn given_up(outage: &Outage, why: &str) -> JobError {
+    JobError::GivenUp { tried: outage.since.elapsed(), why: why.to_owned(), lost: outage.error.clone() }
 }
