@@ -132,7 +132,7 @@ pub(crate) enum Trying {
     Opening(Opening),
 }
 
-/// An error with its causes, on one line, what a peer said of it escaped.
+/// An error with its causes, on one line; where it holds words of a peer they are escaped already.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -141,5 +141,5 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    text.escape_debug().to_string()
+    text
 }

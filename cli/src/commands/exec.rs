@@ -319,10 +319,10 @@ async fn drive(
         // Told first: all of a short command's messages may come at once, and the first of them is still the first.
         biased;
         stop = told => return Err(stop),
+        _ = losses => unreachable_pending(),
         result = work => result,
         stop = feed => return Err(stop),
         () = sizes => unreachable_pending(),
-        _ = losses => unreachable_pending(),
         text = signals => return Err(failed(Class::Lost, text)),
     };
     drop(mode.take());

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::tty;
 use crate::arguments::Staying;
+use crate::printable::escape;
 use crate::terminal::say;
 
 /// A loss that is mended so soon is nobody's business.
@@ -87,7 +88,8 @@ impl Watch {
             tokio::select! {
                 news = self.news.recv() => match (news, &mut loss) {
                     (Some(News::Lost { why }), None) => loss = Some(Loss { since: Instant::now(), why, told: false }),
-                    (Some(News::Lost { why } | News::Failed { why }), Some(loss)) => loss.why = why,
+                    // Nobody who reads a log later needs each attempt; who waits wants to know what it waits for.
+                    (Some(News::Lost { why } | News::Failed { why }), Some(loss)) if terminal => loss.why = why,
                     (Some(News::Back), Some(was)) => {
                         if was.told && terminal {
                             erase();
@@ -103,11 +105,11 @@ impl Watch {
                     (None, _) => return std::future::pending().await,
                 },
                 () = due => if let Some(loss) = &mut loss {
-                    let why = &loss.why;
+                    let why = escape(&loss.why);
                     if terminal {
                         let time = loss.since.elapsed().as_secs();
                         draw(&format!(
-                            "remora: {name}: connection lost {time} s ago ({why}); reconnecting, {}",
+                            "remora: {name}: connection lost {time} s ago; reconnecting, {} ({why})",
                             if crate::raw_mode::is_raw() { "Ctrl-C twice leaves" } else { "Ctrl-C leaves" }
                         ));
                     } else {
@@ -135,8 +137,9 @@ static DRAWN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new
 /// Draws the line below the one where the cursor is, which stays there: a command may have written half of its line. IND and RI (ECMA-48,
 /// `ESC D` and `ESC M`) make room for it at the foot of the screen, DECSC and DECRC keep the cursor.
 fn draw(text: &str) {
-    let columns = tty::size().map_or(80, |size| size.columns.max(20)) as usize;
-    let text: String = text.chars().take(columns - 1).collect();
+    let columns = tty::size().map_or(0, |size| size.columns) as usize;
+    let columns = if columns == 0 { 80 } else { columns };
+    let text: String = text.chars().take(columns.saturating_sub(1)).collect();
     DRAWN.store(true, std::sync::atomic::Ordering::Relaxed);
     let _ = std::io::stderr().write_all(format!("\x1bD\x1bM\x1b7\x1b[B\r\x1b[2K{text}\x1b8").as_bytes());
 }

@@ -16,6 +16,7 @@ mod daemon;
 mod hosts;
 mod limits;
 mod receipts;
+mod reconnecting;
 mod round_trips;
 mod screen;
 mod sessions;
