@@ -249,14 +249,8 @@ pub async fn connect_local(
     tap: Option<Tap>,
 ) -> Result<Opened, ConnectError> {
     let greeted = greet_local(stream, host, user, tap).await?;
-    let connection = Connection::new(
-        greeted.link,
-        user.to_owned(),
-        host.to_owned(),
-        greeted.boot_id,
-        Lasting::once(),
-        None,
-    );
+    let connection =
+        Connection::new(greeted.link, user.to_owned(), host.to_owned(), greeted.epoch, Lasting::once(), None);
     Ok(Opened { connection, host_key: None, host_is_new: false, user_key: None })
 }
 
@@ -276,10 +270,10 @@ pub async fn connect_unix(
 }
 
 async fn open(door: Door, host: &str, user: String, lasting: Lasting) -> Result<Opened, ConnectError> {
-    let Greeted { link, boot_id, host_key, host_is_new, user_key } = door.open(None).await?;
+    let Greeted { link, epoch, host_key, host_is_new, user_key } = door.open(None).await?;
     let pinned = Pinned { host_key: host_key.clone(), user_key: user_key.clone() };
     let again = Some((Arc::new(door), pinned)).filter(|_| lasting.reconnect > Duration::ZERO);
-    let connection = Connection::new(link, user, host.to_owned(), boot_id, lasting, again);
+    let connection = Connection::new(link, user, host.to_owned(), epoch, lasting, again);
     Ok(Opened { connection, host_key, host_is_new, user_key })
 }
 
@@ -305,7 +299,7 @@ pub(crate) struct Pinned {
 /// A connection that waits for the verdict on its user: the proof is handed over and not yet written.
 pub(crate) struct Greeted {
     pub(crate) link: Link<Client>,
-    pub(crate) boot_id: Vec<u8>,
+    pub(crate) epoch: Vec<u8>,
     host_key: Option<PublicKey>,
     host_is_new: bool,
     user_key: Option<PublicKey>,
@@ -375,7 +369,7 @@ async fn greet_tls(
     let proof = key.prove(&context, &options.user).await?;
     let user_key = Some(key.public.clone());
     link.end.authenticate(&options.user, proto::authenticate::Proof::Key(proof));
-    Ok(Greeted { link, boot_id: hello.boot_id, host_key: Some(shown.key), host_is_new, user_key })
+    Ok(Greeted { link, epoch: hello.epoch, host_key: Some(shown.key), host_is_new, user_key })
 }
 
 async fn greet_local(
@@ -392,7 +386,7 @@ async fn greet_local(
     link.end.hello(SOFTWARE);
     let proof = proto::authenticate::Proof::PeerCredentials(proto::PeerCredentials {});
     link.end.authenticate(user, proof);
-    Ok(Greeted { link, boot_id: hello.boot_id, host_key: None, host_is_new: false, user_key: None })
+    Ok(Greeted { link, epoch: hello.epoch, host_key: None, host_is_new: false, user_key: None })
 }
 
 /// For a known host only the types of its recorded keys are asked for, as ssh does; otherwise it would show its favourite.

@@ -45,7 +45,7 @@ impl Connection {
         link: Link<Client>,
         user: String,
         host_name: String,
-        boot_id: Vec<u8>,
+        epoch: Vec<u8>,
         lasting: Lasting,
         again: Option<(Arc<Door>, Pinned)>,
     ) -> Self {
@@ -63,7 +63,7 @@ impl Connection {
             failed: None,
             going_away: None,
             leaving: false,
-            boot_id,
+            epoch,
             liveness: Liveness::new(&lasting),
             lasting,
             questions: HashMap::new(),
@@ -118,7 +118,7 @@ impl Connection {
             output_window: request.terminal.as_ref().map_or(0, |_| TERMINAL_WINDOW),
             terminal: request.terminal.clone(),
             wait_streams: request.wait_streams,
-            boot_id: state.boot_id.clone(),
+            epoch: state.epoch.clone(),
             session: request.session,
             login: request.login,
             resume: None,
@@ -332,7 +332,7 @@ pub(crate) struct State {
     failed: Option<JobError>,
     going_away: Option<String>,
     leaving: bool,
-    boot_id: Vec<u8>,
+    epoch: Vec<u8>,
     liveness: Liveness,
     /// Questions by their numbers: those that wait, and answers that nobody took yet.
     questions: HashMap<u32, Question>,
@@ -672,17 +672,17 @@ impl State {
 
     /// Goes on with everything on another connection, in one flight with the proof of who we are.
     fn go_on(&mut self, greeted: Greeted) {
-        let Greeted { mut link, boot_id, .. } = greeted;
+        let Greeted { mut link, epoch, .. } = greeted;
         self.attempt = self.attempt.saturating_add(1);
         let mut channels: Vec<u32> = self.jobs.keys().copied().collect();
         channels.sort_unstable();
         for channel in channels {
             let Some(job) = self.jobs.get_mut(&channel).filter(|job| !job.is_over()) else { continue };
-            if let Err(error) = job.go_on(&mut link.end, channel, &boot_id, self.attempt) {
+            if let Err(error) = job.go_on(&mut link.end, channel, &epoch, self.attempt) {
                 job.fail(&JobError::NotResumed(error));
             }
         }
-        self.boot_id = boot_id;
+        self.epoch = epoch;
         self.questions.retain(|_, question| !matches!(question, Question::Abandoned));
         for (number, question) in &self.questions {
             if let Question::Waits(question, _) = question {

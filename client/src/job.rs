@@ -222,7 +222,7 @@ impl JobState {
         &mut self,
         end: &mut Client,
         channel: u32,
-        boot_id: &[u8],
+        epoch: &[u8],
         attempt: u32,
     ) -> Result<(), StartError> {
         match &self.streams {
@@ -230,7 +230,7 @@ impl JobState {
                 end.resume(channel, &mut self.start, streams, self.pid.is_some(), attempt)?;
             }
             _ => {
-                boot_id.clone_into(&mut self.start.boot_id);
+                epoch.clone_into(&mut self.start.epoch);
                 end.start_on(channel, &self.start)?;
                 self.sent = true;
             }

@@ -92,7 +92,8 @@ fn nonce() -> Result<[u8; limits::NONCE], HandshakeError> {
 fn greeting(settings: &Settings, nonce: [u8; limits::NONCE]) -> Greeting {
     Greeting {
         nonce,
-        boot_id: settings.registry.epoch(),
+        boot_id: settings.boot_id,
+        epoch: settings.registry.epoch(),
         stdin_window: limits::WINDOW,
         max_jobs: limits::JOBS,
         software: SOFTWARE.to_owned(),

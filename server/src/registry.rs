@@ -148,7 +148,7 @@ impl Registry {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time within which this host has forgotten no job that its client may ask for again: what its hello calls a boot id. Jobs
+    /// The time within which this host has forgotten no job that its client may ask for again: what its hello calls an epoch. Jobs
     /// end with the server, so another run of it is another time.
     pub(crate) fn epoch(&self) -> [u8; 16] {
         self.lock().epoch
@@ -171,7 +171,7 @@ impl Registry {
             return attach(entry, asked);
         }
         if let Some(resume) = &asked.start.resume
-            && (is_known(resume) || asked.start.boot_id != inner.epoch)
+            && (is_known(resume) || asked.start.epoch != inner.epoch)
         {
             return Claim::NotStarted(unknown("the host knows nothing of the job any more"));
         }
@@ -347,7 +347,7 @@ fn unknown(text: &str) -> proto::NotStarted {
 
 /// What is the same in each repetition of a start.
 fn request_digest(start: &proto::Start) -> [u8; 32] {
-    let same = proto::Start { resume: None, boot_id: Vec::new(), ..start.clone() };
+    let same = proto::Start { resume: None, epoch: Vec::new(), ..start.clone() };
     *blake3::hash(&prost::Message::encode_to_vec(&same)).as_bytes()
 }
 

@@ -20,6 +20,7 @@ fn server() -> Server {
     let mut server = Server::new(&Greeting {
         nonce: [1; limits::NONCE],
         boot_id: [2; 16],
+        epoch: [3; 16],
         stdin_window: 64 * 1024,
         max_jobs: 2,
         software: String::new(),

@@ -20,6 +20,7 @@ fn greeting() -> Greeting {
     Greeting {
         nonce: [0x4e; limits::NONCE],
         boot_id: [0xb0; 16],
+        epoch: [0xe0; 16],
         stdin_window: 0x10_0000,
         max_jobs: 256,
         software: "remora 0".to_owned(),
@@ -91,7 +92,7 @@ fn frames() -> Vec<(&'static str, BytesMut)> {
         timeout_ms: 30_000,
         no_stdin: true,
         wait_streams: true,
-        boot_id: vec![0xb0; 16],
+        epoch: vec![0xe0; 16],
         ..proto::Start::default()
     };
     client.start(&start).unwrap();
@@ -227,7 +228,7 @@ fn frames() -> Vec<(&'static str, BytesMut)> {
         job_id: vec![0x1d; 16],
         user: "ada".to_owned(),
         command: Some(proto::start::Command::Line(b"ls".to_vec())),
-        boot_id: vec![0xb0; 16],
+        epoch: vec![0xe0; 16],
         linger_ms: 600_000,
         ..proto::Start::default()
     };

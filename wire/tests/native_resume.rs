@@ -116,6 +116,7 @@ fn connection(number: u64, window: u64, stdin_window: u64) -> Connection {
     let server = Server::new(&Greeting {
         nonce: [0; limits::NONCE],
         boot_id: [0; 16],
+        epoch: [0; 16],
         stdin_window,
         max_jobs: 64,
         software: "model".to_owned(),

@@ -125,16 +125,17 @@ fn a_command_runs_once_wherever_its_connection_is_cut() {
 fn a_host_that_is_frozen_for_a_while_is_come_back_to() {
     let home = Home::with_key();
     let server = Server::start(&home);
-    let mut client = Client::start(
-        home.exec(BEAT.into_iter().chain([&*server.target(), "echo begun; read line; echo $line"])),
-    );
+    let mark = home.path("mark");
+    let line = format!("echo begun; until test -e '{}'; do sleep 0.05; done; echo ended", text(&mark));
+    let mut client = Client::start(home.exec(BEAT.into_iter().chain([&*server.target(), &line])));
     assert_eq!(client.line(), "begun");
     server.signal("STOP");
     std::thread::sleep(2 * STALL);
     server.signal("CONT");
-    drop(client.child.stdin.take());
+    server.wait_for_log("job gone on with");
+    std::fs::write(&mark, "").unwrap();
     let done = client.finish().ended(0);
-    assert_eq!(done.out(), "\n");
+    assert_eq!(done.out(), "ended\n");
     assert!(done.err().contains("connection lost (the other side has not answered"), "{}", done.err());
     assert!(done.err().contains("the connection is back after"), "{}", done.err());
 }

@@ -13,3 +13,4 @@ mod frames;
 mod host;
 mod peer;
 mod proofs;
+mod resuming;

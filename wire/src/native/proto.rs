@@ -29,6 +29,10 @@ pub struct ServerHello {
     /// Name and version of the software, for people.
     #[prost(string, tag = "9")]
     pub software: ::prost::alloc::string::String,
+    /// Names the time within which this host forgets no job whose client may ask for it again: 16 bytes. A start that is sent again in
+    /// another epoch is not run.
+    #[prost(bytes = "vec", tag = "10")]
+    pub epoch: ::prost::alloc::vec::Vec<u8>,
 }
 /// The client's first message. It doesn't wait for anything but the server's hello.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -199,9 +203,9 @@ pub struct Start {
     /// Wait for the end of each stream instead of draining it for a moment.
     #[prost(bool, tag = "9")]
     pub wait_streams: bool,
-    /// Boot id of the hello that this start was first sent behind.
+    /// The epoch of the hello that this start was first sent behind.
     #[prost(bytes = "vec", tag = "10")]
-    pub boot_id: ::prost::alloc::vec::Vec<u8>,
+    pub epoch: ::prost::alloc::vec::Vec<u8>,
     /// A terminal of its own: stdin, stdout and stderr are that terminal, all it prints comes as stdout. no_stdin must be absent, and an
     /// end of stdin is what a person's Ctrl-D is.
     #[prost(message, optional, tag = "11")]

@@ -112,6 +112,8 @@ pub struct Greeting {
     pub nonce: [u8; limits::NONCE],
     /// This boot of the host.
     pub boot_id: [u8; 16],
+    /// The time within which it forgets no job.
+    pub epoch: [u8; 16],
     /// Initial credit of every stdin, bytes.
     pub stdin_window: u64,
     /// Jobs at a time.
@@ -186,6 +188,7 @@ impl Server {
             version_max: VERSION_MAX,
             nonce: greeting.nonce.to_vec(),
             boot_id: greeting.boot_id.to_vec(),
+            epoch: greeting.epoch.to_vec(),
             stdin_window,
             max_jobs: greeting.max_jobs,
             max_control: limits::CONTROL as u32,
