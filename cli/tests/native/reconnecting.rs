@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use remora_testkit::{Fault, FaultyProxy, eventually, fill_pattern, group_members, odd_child, pattern};
 
-use crate::bench::{Client, Home, PATIENCE, Server, run, run_with, text};
+use crate::bench::{Client, Home, PATIENCE, REMORA, Server, run, run_with, text};
+use crate::screen::Screen;
 
 /// A client that died of SIGINT itself, which a shell shows as 130.
 const INTERRUPTED: i32 = 1002;
@@ -235,4 +236,85 @@ fn who_shows_another_host_key_is_not_come_back_to() {
     proxy.lead_to(address(other.port));
     proxy.cut();
     client.finish().complained(198, "remora: ", "the host's key is not known");
+}
+
+#[test]
+fn on_a_terminal_a_line_tells_of_the_loss_and_is_gone_when_the_connection_is_back() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let screen = Screen::open(&home, 12);
+    let mark = home.path("mark");
+    let line =
+        format!("printf 'half %s ' a; until test -e {}; do sleep 0.05; done; echo line", mark.display());
+    screen.enter(&format!("clear; {REMORA} exec {target} \"{line}\"; echo left with $?"));
+    screen.shows("half a");
+    proxy.lead_to(nowhere());
+    proxy.cut();
+    let seen = screen.shows("s ago; reconnecting, Ctrl-C leaves");
+    assert!(seen.contains(&format!("half a\nremora: {target}: connection lost ")), "{seen}");
+    proxy.lead_to(address(server.port));
+    eventually(PATIENCE, "the line is gone", || !screen.text().contains("connection lost"));
+    std::fs::write(&mark, "").unwrap();
+    let seen = screen.shows("left with 0");
+    assert!(seen.contains("half a line\nleft with 0"), "{seen}");
+}
+
+#[test]
+fn an_editor_in_a_shell_goes_on_behind_a_lost_connection_and_one_can_leave_it() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let screen = Screen::open(&home, 12);
+    let file = home.path("text");
+    screen.enter(&format!("clear; {REMORA} shell {target}; echo left with $?"));
+    screen.shows("127.0.0.1:~");
+    screen.enter(&format!("vim.tiny -u NONE {}", file.display()));
+    screen.shows("[New File]");
+    screen.type_text("ione two");
+    screen.shows("one two");
+    proxy.lead_to(nowhere());
+    proxy.cut();
+    screen.shows("s ago; reconnecting, Ctrl-C twice");
+    // What is typed meanwhile gets there.
+    screen.type_text(" three");
+    proxy.lead_to(address(server.port));
+    screen.shows("one two three");
+    eventually(PATIENCE, "the line is gone", || !screen.text().contains("connection lost"));
+    screen.press(&["Escape"]);
+    screen.enter(":w");
+    eventually(PATIENCE, "it is written", || {
+        home.path("text").exists() && home.text("text") == "one two three\n"
+    });
+    proxy.lead_to(nowhere());
+    proxy.cut();
+    screen.shows("s ago; reconnecting");
+    screen.press(&["C-c", "C-c"]);
+    let seen = screen.shows("left with 198");
+    assert!(
+        seen.contains("while the connection was lost (198); the host ends the command within 10 min"),
+        "{seen}"
+    );
+}
+
+#[test]
+fn a_shell_and_its_session_go_on_at_the_prompt_and_in_a_script() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let mut command = home.remora();
+    command.args(["shell", &target]).stdin(std::process::Stdio::piped());
+    let mut client = Client::start(command);
+    let mut stdin = client.child.stdin.take().unwrap();
+    let mut write = |line: &str| std::io::Write::write_all(&mut stdin, line.as_bytes()).unwrap();
+    write("cd /usr; export A=1\npwd\n");
+    assert_eq!(client.line(), "/usr");
+    // Between two lines.
+    proxy.cut();
+    write("pwd; echo $A; echo sleeping; sleep 1; echo slept\n");
+    assert_eq!([client.line(), client.line(), client.line()], ["/usr", "1", "sleeping"]);
+    proxy.cut();
+    write("exit 4\n");
+    assert_eq!(client.finish().ended(4).out(), "slept\n");
+    assert!(proxy.connections() >= 3);
 }
