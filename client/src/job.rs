@@ -10,7 +10,8 @@ use bytes::Bytes;
 use remora_net::LinkError;
 use remora_wire::native::{Client, StartError, Stream, Streams, proto};
 
-use crate::connection::{Shared, VERDICT};
+use crate::connection::VERDICT;
+use crate::state::Shared;
 use crate::stdin::StdinQueue;
 
 /// Why a job has no receipt.

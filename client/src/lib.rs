@@ -14,6 +14,7 @@ mod outage;
 mod outcome;
 pub mod plain;
 mod request;
+mod state;
 mod stdin;
 mod target;
 mod terminal;

@@ -3,7 +3,7 @@
 //! The long form, a thousand faults over 4 GiB: `cargo test --release -p remora --test native reconnecting -- --ignored --nocapture`.
 //! `REMORA_SEED` replays a run.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ fn seed() -> u64 {
     let given = std::env::var("REMORA_SEED").ok().and_then(|seed| seed.parse().ok());
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let seed = given.unwrap_or(clock.as_nanos() as u64);
-    println!("REMORA_SEED={seed}");
+    let _ = writeln!(std::io::stderr(), "REMORA_SEED={seed}");
     seed
 }
 
@@ -306,7 +306,7 @@ fn a_shell_and_its_session_go_on_at_the_prompt_and_in_a_script() {
     command.args(["shell", &target]).stdin(std::process::Stdio::piped());
     let mut client = Client::start(command);
     let mut stdin = client.child.stdin.take().unwrap();
-    let mut write = |line: &str| std::io::Write::write_all(&mut stdin, line.as_bytes()).unwrap();
+    let mut write = |line: &str| stdin.write_all(line.as_bytes()).unwrap();
     write("cd /usr; export A=1\npwd\n");
     assert_eq!(client.line(), "/usr");
     // Between two lines.
