@@ -46,7 +46,7 @@ impl Liveness {
             Heartbeat::Usual if lasting.reconnect > Duration::ZERO => (BEAT, BEAT),
             Heartbeat::Usual | Heartbeat::Off => (QUIET, ANSWER),
         };
-        let off = lasting.heartbeat == Heartbeat::Off;
+        let off = matches!(lasting.heartbeat, Heartbeat::Off | Heartbeat::Every(Duration::ZERO));
         let timer = Box::pin(sleep_until(Instant::now() + quiet));
         Liveness { timer, quiet, answer, off, heard: false, asked: false }
     }

@@ -385,7 +385,9 @@ impl State {
         if let Some(turn) = self.poll_outage(cx) {
             return Poll::Ready(turn);
         }
-        self.end_dropped();
+        if !self.leaving {
+            self.end_dropped();
+        }
         let Line::Up(link) = &mut self.line else { return Poll::Ready(Turn::Again) };
         let judged = self.outage.is_none() && matches!(self.verdict, Verdict::Accepted(_));
         if !judged || link.end.running() == 0 && self.questions.is_empty() {

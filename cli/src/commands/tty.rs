@@ -152,3 +152,19 @@ fn suspend(raw: &Cell<Option<RawMode>>, job: &Job) {
         job.resize(&size);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_interrupts_in_a_row_leave_a_connection_that_is_lost_and_no_other() {
+        let typed = |pieces: &[&[u8]], lost| {
+            let mut interrupts = Interrupts::default();
+            pieces.iter().any(|bytes| interrupts.typed(bytes, lost))
+        };
+        assert!(typed(&[b"x\x03\x03"], true) && typed(&[b"\x03", b"\x03"], true));
+        assert!(!typed(&[b"\x03x\x03"], true) && !typed(&[b"\x03"], true));
+        assert!(!typed(&[b"\x03\x03\x03"], false));
+    }
+}
