@@ -1,6 +1,6 @@
 //! Connections that are lost, and jobs that are not.
 //!
-//! The long form, a thousand faults over 4 GiB: `cargo test --release -p remora --test native reconnecting -- --ignored --nocapture`.
+//! The long form, a thousand faults over 4 GiB: `cargo test --release -p remora --test native four_gib -- --ignored --nocapture`.
 //! `REMORA_SEED` replays a run.
 
 use std::io::{Read, Write};
