@@ -104,6 +104,9 @@ pub(crate) struct Exec {
     #[arg(long)]
     pub(crate) wait_streams: bool,
 
+    #[command(flatten)]
+    pub(crate) staying: Staying,
+
     /// Print one JSON object: the receipt, with the output in it
     #[arg(long)]
     pub(crate) json: bool,
@@ -173,6 +176,29 @@ pub(crate) struct Reach {
     pub(crate) verbose: bool,
 }
 
+/// What is done when the connection is lost.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Staying {
+    /// When the connection is lost, try for this long to have it again, and go
+    /// on where it was [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) reconnect: Option<Duration>,
+
+    /// When the connection is lost, it is over: the host ends the command
+    #[arg(long, conflicts_with_all = ["reconnect", "linger"])]
+    pub(crate) no_reconnect: bool,
+
+    /// Have the host keep the command for this long while nobody is connected
+    /// to it [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) linger: Option<Duration>,
+
+    /// Ask a host that has said nothing for this long whether it is there, and
+    /// take the connection for lost after as long again; 0: never [default: 3s]
+    #[arg(long, value_name = "TIME", value_parser = heartbeat)]
+    pub(crate) heartbeat: Option<Duration>,
+}
+
 /// Where else it is told how the command ended.
 #[derive(Debug, Args)]
 pub(crate) struct Report {
@@ -212,12 +238,15 @@ pub(crate) struct Pty {
     pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
 
     #[command(flatten)]
+    pub(crate) staying: Staying,
+
+    #[command(flatten)]
     pub(crate) report: Report,
 }
 
 impl From<Pty> for Exec {
     fn from(pty: Pty) -> Self {
-        let Pty { target, reach, cwd, env, report } = pty;
+        let Pty { target, reach, cwd, env, staying, report } = pty;
         Exec {
             target,
             command: Vec::new(),
@@ -231,6 +260,7 @@ impl From<Pty> for Exec {
             session: None,
             timeout: None,
             wait_streams: false,
+            staying,
             json: false,
             max_output: 0,
             report,
@@ -286,6 +316,9 @@ pub(crate) struct Shell {
 
     #[command(flatten)]
     pub(crate) reach: Reach,
+
+    #[command(flatten)]
+    pub(crate) staying: Staying,
 }
 
 /// List your sessions on a host, or end one
@@ -460,6 +493,15 @@ fn duration(text: &str) -> Result<Duration, String> {
         rest = tail;
     }
     if total.is_zero() { Err("a time limit of nothing".to_owned()) } else { Ok(total) }
+}
+
+/// As [`duration`], or 0.
+fn heartbeat(text: &str) -> Result<Duration, String> {
+    if text.bytes().all(|byte| byte == b'0') && !text.is_empty() {
+        Ok(Duration::ZERO)
+    } else {
+        duration(text)
+    }
 }
 
 /// The size of one read, bytes.

@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::auth::{UserKey, UserKeyError};
 use crate::connection::Connection;
-use crate::dial::{self, DIAL_TIMEOUT, DialError};
+use crate::dial::{DIAL_TIMEOUT, Dial, DialError, TcpDial, UnixDial};
+use crate::outage::Lasting;
 use crate::outcome::Class;
 
 /// What the client says it is.
@@ -72,6 +73,8 @@ pub struct Options {
     pub sure: bool,
     /// For how long to try, from the first address to the host's hello and its pick of a key.
     pub connect_timeout: Duration,
+    /// What is done when the connection is lost.
+    pub lasting: Lasting,
     /// Is told what happens.
     pub observer: Option<Observer>,
     /// Is told what travels inside TLS.
@@ -168,6 +171,32 @@ impl ConnectError {
     }
 }
 
+impl ConnectError {
+    /// Whether trying again makes no sense: who is at the other end, or who we are, won't change by that.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            ConnectError::Dial(_)
+            | ConnectError::Timeout { .. }
+            | ConnectError::Tls(tls::ConnectError::Io(_)) => false,
+            ConnectError::Tls(tls::ConnectError::NoCommonKeyType) => true,
+            // A connection that is cut looks like many things.
+            ConnectError::Tls(_) => false,
+            ConnectError::UnknownHost { .. }
+            | ConnectError::HostKeyMismatch { .. }
+            | ConnectError::HostKeyRevoked { .. }
+            | ConnectError::NoKeys
+            | ConnectError::NotAccepted { .. }
+            | ConnectError::Key(UserKeyError::Locked { .. } | UserKeyError::Crypto(_)) => true,
+            // An agent may be back in a moment.
+            ConnectError::Key(_) => false,
+            ConnectError::Link(LinkError::Fault(_)) => true,
+            ConnectError::Link(_) => false,
+            // 0 is a server that stops, 15 one that waited for too long.
+            ConnectError::Fault { code, .. } => !matches!(code, 0 | 15),
+        }
+    }
+}
+
 fn untried_text(untried: usize) -> String {
     if untried == 0 { String::new() } else { format!("; {untried} more were not offered") }
 }
@@ -192,23 +221,141 @@ pub struct Opened {
 /// # Errors
 /// [`ConnectError`].
 pub async fn connect(host: &str, port: u16, options: Options) -> Result<Opened, ConnectError> {
-    let observe =
-        |step| options.observer.as_ref().into_iter().for_each(|observer| observer(Step::clone(&step)));
-    // One limit for all of it: whoever names one means the whole way, not a step of it.
-    let until = Instant::now() + options.connect_timeout;
-    let addresses = dial::resolve(host, port).await?;
-    observe(Step::Resolved(addresses.clone()));
-    let (stream, address) = dial::tcp(&addresses, until.saturating_duration_since(Instant::now())).await?;
-    observe(Step::Connected(address));
-    let late = |_| ConnectError::Timeout { address: address.to_string(), limit: options.connect_timeout };
+    let dial = TcpDial { host: host.to_owned(), port, observer: options.observer.clone() };
+    connect_by(dial, host, options).await
+}
 
-    let kinds = kinds(&options.trust);
+/// Connects to a host over TLS and whatever byte streams `dial` gets; otherwise as [`connect`].
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect_by(
+    dial: impl Dial + 'static,
+    host: &str,
+    options: Options,
+) -> Result<Opened, ConnectError> {
+    let (user, lasting) = (options.user.clone(), options.lasting.clone());
+    open(Door { dial: Box::new(dial), way: Way::Tls(Box::new(options)) }, host, user, lasting).await
+}
+
+/// Speaks over a stream whose ends the kernel vouches for: a Unix socket, a socket pair. Its loss is the end.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect_local(
+    stream: impl ByteStream + 'static,
+    host: &str,
+    user: &str,
+    tap: Option<Tap>,
+) -> Result<Opened, ConnectError> {
+    let greeted = greet_local(stream, host, user, tap).await?;
+    let connection = Connection::new(
+        greeted.link,
+        user.to_owned(),
+        host.to_owned(),
+        greeted.epoch,
+        None,
+        Lasting::once(),
+        None,
+    );
+    Ok(Opened { connection, host_key: None, host_is_new: false, user_key: None })
+}
+
+/// Connects to the Unix socket of a server on this machine.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect_unix(
+    path: &std::path::Path,
+    user: &str,
+    lasting: Lasting,
+    tap: Option<Tap>,
+) -> Result<Opened, ConnectError> {
+    let host = format!("unix:{}", path.display().to_string().escape_debug());
+    let way = Way::Local { host: host.clone(), user: user.to_owned(), tap };
+    open(Door { dial: Box::new(UnixDial(path.to_owned())), way }, &host, user.to_owned(), lasting).await
+}
+
+async fn open(door: Door, host: &str, user: String, lasting: Lasting) -> Result<Opened, ConnectError> {
+    let Greeted { link, epoch, host_key, host_is_new, user_key } = door.open(None).await?;
+    let pinned = Pinned { host_key: host_key.clone(), user_key: user_key.clone() };
+    let again = Some((Arc::new(door), pinned)).filter(|_| lasting.reconnect > Duration::ZERO);
+    let proven = host_key.clone();
+    let connection = Connection::new(link, user, host.to_owned(), epoch, proven, lasting, again);
+    Ok(Opened { connection, host_key, host_is_new, user_key })
+}
+
+/// How a host is got to, each time anew.
+pub(crate) struct Door {
+    dial: Box<dyn Dial>,
+    way: Way,
+}
+
+/// What is done with a byte stream.
+enum Way {
+    Tls(Box<Options>),
+    Local { host: String, user: String, tap: Option<Tap> },
+}
+
+/// Who was at both ends the first time, and has to be there each time.
+#[derive(Clone)]
+pub(crate) struct Pinned {
+    host_key: Option<PublicKey>,
+    user_key: Option<PublicKey>,
+}
+
+/// A connection that waits for the verdict on its user: the proof is handed over and not yet written.
+pub(crate) struct Greeted {
+    pub(crate) link: Link<Client>,
+    pub(crate) epoch: Vec<u8>,
+    host_key: Option<PublicKey>,
+    host_is_new: bool,
+    user_key: Option<PublicKey>,
+}
+
+impl Door {
+    /// For how long the host may take, where somebody has been accepted before.
+    pub(crate) fn limit(&self) -> Duration {
+        match &self.way {
+            Way::Tls(options) => options.connect_timeout,
+            Way::Local { .. } => DIAL_TIMEOUT,
+        }
+    }
+
+    /// Opens a connection: the first one, or one to whom the first one was with.
+    pub(crate) async fn open(&self, pinned: Option<&Pinned>) -> Result<Greeted, ConnectError> {
+        // One limit for all of it: whoever names one means the whole way, not a step of it.
+        let until = Instant::now() + self.limit();
+        let (stream, address) = self.dial.dial(self.limit()).await?;
+        match &self.way {
+            Way::Tls(options) => greet_tls(stream, address, until, options, pinned).await,
+            Way::Local { host, user, tap } => greet_local(stream, host, user, tap.clone()).await,
+        }
+    }
+}
+
+async fn greet_tls(
+    stream: Box<dyn ByteStream>,
+    address: String,
+    until: Instant,
+    options: &Options,
+    pinned: Option<&Pinned>,
+) -> Result<Greeted, ConnectError> {
+    let observe = |step: Step| options.observer.iter().for_each(|observer| observer(step.clone()));
+    let late = |_| ConnectError::Timeout { address: address.clone(), limit: options.connect_timeout };
+    // Whoever was trusted first is the one to come back to, even if another would be trusted as well.
+    let only = pinned
+        .and_then(|pinned| pinned.host_key.clone())
+        .map(|accepted| HostTrust { accepted: Some(accepted), ..HostTrust::default() });
+    let trust = only.as_ref().unwrap_or(&options.trust);
+
+    let kinds = kinds(trust);
     let (mut carrier, shown) =
         timeout_at(until, tls::connect(stream, &kinds, ALPN)).await.map_err(late)??;
     let suite = carrier.connection().map(|connection| suite(connection)).unwrap_or_default();
     observe(Step::Secured { key: shown.key.clone(), suite });
     // Nothing of ours was sent so far but the handshake, and nothing is unless this key is the right one.
-    let host_is_new = judge(&options.trust, &shown.key)?;
+    let host_is_new = judge(trust, &shown.key)?;
 
     carrier.set_tap(options.tap.clone());
     let mut link = Link::new(carrier, Client::new(limits::WINDOW));
@@ -221,26 +368,24 @@ pub async fn connect(host: &str, port: u16, options: Options) -> Result<Opened, 
         host_key_blob: shown.key.blob(),
     };
     link.end.hello(SOFTWARE);
-    let key = timeout_at(until, choose(&mut link, &options, observe)).await.map_err(late)??;
+    let again = pinned.and_then(|pinned| pinned.user_key.as_ref());
+    let key = match options.keys.iter().find(|key| Some(&key.public) == again) {
+        Some(key) => key,
+        None => timeout_at(until, choose(&mut link, options, observe)).await.map_err(late)??,
+    };
     observe(Step::Proving { fingerprint: key.public.fingerprint(), source: key.source.clone() });
     let proof = key.prove(&context, &options.user).await?;
     let user_key = Some(key.public.clone());
     link.end.authenticate(&options.user, proto::authenticate::Proof::Key(proof));
-    let connection =
-        Connection::new(link, options.user, host.to_owned(), hello.boot_id, Some(shown.key.clone()));
-    Ok(Opened { connection, host_key: Some(shown.key), host_is_new, user_key })
+    Ok(Greeted { link, epoch: hello.epoch, host_key: Some(shown.key), host_is_new, user_key })
 }
 
-/// Speaks over a stream whose ends the kernel vouches for: a Unix socket, a socket pair.
-///
-/// # Errors
-/// [`ConnectError`].
-pub async fn connect_local(
+async fn greet_local(
     stream: impl ByteStream + 'static,
     host: &str,
     user: &str,
     tap: Option<Tap>,
-) -> Result<Opened, ConnectError> {
+) -> Result<Greeted, ConnectError> {
     let mut carrier = Carrier::clear(stream);
     carrier.set_tap(tap);
     let mut link = Link::new(carrier, Client::new(limits::WINDOW));
@@ -249,21 +394,7 @@ pub async fn connect_local(
     link.end.hello(SOFTWARE);
     let proof = proto::authenticate::Proof::PeerCredentials(proto::PeerCredentials {});
     link.end.authenticate(user, proof);
-    let connection = Connection::new(link, user.to_owned(), host.to_owned(), hello.boot_id, None);
-    Ok(Opened { connection, host_key: None, host_is_new: false, user_key: None })
-}
-
-/// Connects to the Unix socket of a server on this machine.
-///
-/// # Errors
-/// [`ConnectError`].
-pub async fn connect_unix(
-    path: &std::path::Path,
-    user: &str,
-    tap: Option<Tap>,
-) -> Result<Opened, ConnectError> {
-    let stream = dial::unix(path).await?;
-    connect_local(stream, &format!("unix:{}", path.display().to_string().escape_debug()), user, tap).await
+    Ok(Greeted { link, epoch: hello.epoch, host_key: None, host_is_new: false, user_key: None })
 }
 
 /// For a known host only the types of its recorded keys are asked for, as ssh does; otherwise it would show its favourite.

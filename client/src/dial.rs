@@ -1,16 +1,65 @@
 //! Gets a byte stream to a host.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
-use remora_net::tune;
+use remora_net::{ByteStream, tune};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+
+use crate::connect::{Observer, Step};
 
 /// How long a connection may take to come about, each of: resolving, connecting, the TLS handshake.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A byte stream to a host, and where it leads, for people.
+pub type Dialed = (Box<dyn ByteStream>, String);
+
+/// A byte stream to a host that is on its way.
+pub type Dialing<'a> = Pin<Box<dyn Future<Output = Result<Dialed, DialError>> + Send + 'a>>;
+
+/// Gets byte streams to one host, as often as it is asked: whenever a connection is lost, too.
+pub trait Dial: Send + Sync {
+    /// Gets one, within a time.
+    fn dial(&self, limit: Duration) -> Dialing<'_>;
+}
+
+/// A host by its name, which is looked up each time: it may have moved.
+pub(crate) struct TcpDial {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) observer: Option<Observer>,
+}
+
+impl Dial for TcpDial {
+    fn dial(&self, limit: Duration) -> Dialing<'_> {
+        let observe = |step: Step| self.observer.iter().for_each(|observer| observer(step.clone()));
+        Box::pin(async move {
+            let until = Instant::now() + limit;
+            let addresses = resolve(&self.host, self.port).await?;
+            observe(Step::Resolved(addresses.clone()));
+            let (stream, address) = tcp(&addresses, until.saturating_duration_since(Instant::now())).await?;
+            observe(Step::Connected(address));
+            Ok((Box::new(stream) as Box<dyn ByteStream>, address.to_string()))
+        })
+    }
+}
+
+/// A Unix socket.
+pub(crate) struct UnixDial(pub(crate) PathBuf);
+
+impl Dial for UnixDial {
+    fn dial(&self, _: Duration) -> Dialing<'_> {
+        Box::pin(async move {
+            let stream = unix(&self.0).await?;
+            Ok((Box::new(stream) as Box<dyn ByteStream>, self.0.display().to_string()))
+        })
+    }
+}
 
 /// Why there is no byte stream.
 #[derive(Debug, thiserror::Error)]

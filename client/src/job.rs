@@ -4,15 +4,18 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use remora_identity::PublicKey;
 use remora_identity::statement::{ReceiptFile, VerifyStatementError};
 use remora_net::LinkError;
-use remora_wire::native::{Stream, proto};
+use remora_wire::native::{Client, StartError, Stream, Streams, proto};
 
-use crate::connection::{Shared, StdinQueue, VERDICT};
+use crate::connection::VERDICT;
 use crate::evidence::Expected;
+use crate::state::Shared;
+use crate::stdin::StdinQueue;
 
 /// Why a job has no receipt.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -27,6 +30,22 @@ pub enum JobError {
     /// The connection was lost. Whether and how the job ended is unknown.
     #[error("the connection was lost")]
     Lost(#[source] Arc<LinkError>),
+    /// The connection was lost, and couldn't be had again. Whether and how the job ended is unknown.
+    #[error("the connection was lost ({lost}), and {} s of trying did not bring it back: {why}", tried.as_secs())]
+    GivenUp {
+        /// For how long it was tried.
+        tried: Duration,
+        /// Why the last attempt failed, escaped.
+        why: String,
+        /// Why it was lost.
+        lost: Arc<LinkError>,
+    },
+    /// Another connection goes on with the job.
+    #[error("the job goes on elsewhere: {0}")]
+    Elsewhere(String),
+    /// The connection is there again, and doesn't take the job. Whether and how the job ended is unknown.
+    #[error("can't go on with the job")]
+    NotResumed(#[source] StartError),
     /// The host ended the connection, naming a fault of ours.
     #[error("the host ended the connection: {text}")]
     Fault {
@@ -86,6 +105,8 @@ struct Incoming {
     received: u64,
     /// Up to here chunks were handed to the reader.
     taken: u64,
+    /// Up to here the reader has put them where they belong.
+    consumed: u64,
     digest: blake3::Hasher,
     ended: bool,
     stopped: bool,
@@ -98,6 +119,7 @@ impl Incoming {
             chunks: VecDeque::new(),
             received: 0,
             taken: 0,
+            consumed: 0,
             digest: blake3::Hasher::new(),
             ended: false,
             stopped: false,
@@ -125,7 +147,24 @@ impl Incoming {
     }
 }
 
+/// Signals that wait for a connection, at the most.
+const SIGNALS: usize = 16;
+
 pub(crate) struct JobState {
+    /// What asks for it, again on each connection.
+    pub(crate) start: proto::Start,
+    /// Some connection has been asked for it.
+    pub(crate) sent: bool,
+    /// Where its streams were when the last connection was lost.
+    pub(crate) streams: Option<Streams>,
+    /// Nobody waits for it.
+    pub(crate) dropped: bool,
+    /// The host was asked to end it.
+    closing: bool,
+    /// Signals that wait for a connection.
+    signals: Vec<String>,
+    /// The last size of its terminal that was told.
+    size: Option<proto::WindowSize>,
     stdout: Incoming,
     stderr: Incoming,
     pub(crate) stdin: StdinQueue,
@@ -143,6 +182,13 @@ impl JobState {
     pub(crate) fn new(stdin: bool, expected: Option<Expected>) -> Self {
         JobState {
             expected,
+            start: proto::Start::default(),
+            sent: false,
+            streams: None,
+            dropped: false,
+            closing: false,
+            signals: Vec::new(),
+            size: None,
             stdout: Incoming::new(),
             stderr: Incoming::new(),
             stdin: if stdin { StdinQueue::default() } else { StdinQueue::closed() },
@@ -182,12 +228,66 @@ impl JobState {
         self.stop_waker.take().into_iter().for_each(Waker::wake);
     }
 
-    /// `host_key` is the one that the host has proven to have on this connection.
-    pub(crate) fn handle_receipt(&mut self, mut receipt: proto::Receipt, host_key: Option<&PublicKey>) {
+    /// Whether there is a result.
+    pub(crate) fn is_over(&self) -> bool {
+        self.result.is_some()
+    }
+
+    /// Asks another connection for it: to go on with it, or at all.
+    pub(crate) fn go_on(
+        &mut self,
+        end: &mut Client,
+        channel: u32,
+        epoch: &[u8],
+        attempt: u32,
+    ) -> Result<(), StartError> {
+        match &self.streams {
+            Some(streams) if self.sent => {
+                end.resume(channel, &mut self.start, streams, self.pid.is_some(), attempt)?;
+            }
+            _ => {
+                epoch.clone_into(&mut self.start.epoch);
+                end.start_on(channel, &self.start)?;
+                self.sent = true;
+            }
+        }
+        for (stream, incoming) in [(Stream::Stdout, &self.stdout), (Stream::Stderr, &self.stderr)] {
+            if incoming.stopped {
+                end.stop(channel, stream);
+            } else {
+                end.consume(channel, stream, incoming.consumed);
+            }
+        }
+        if let Some(size) = &self.size {
+            end.resize(channel, size);
+        }
+        self.signals.drain(..).for_each(|name| end.signal(channel, &name));
+        if self.closing || self.dropped {
+            end.close(channel);
+        }
+        Ok(())
+    }
+
+    /// Takes the receipt; whether the host waits for a word that it is here. `host_key` is the one that the host has proven to have.
+    pub(crate) fn handle_receipt(
+        &mut self,
+        mut receipt: proto::Receipt,
+        host_key: Option<&PublicKey>,
+    ) -> bool {
         // What is proven is not taken from what is said.
         receipt.host_key_fingerprint = host_key.map(PublicKey::fingerprint).unwrap_or_default();
         let mut unchecked = Vec::new();
         let mut result = Ok(());
+        let not_started = match &receipt.outcome {
+            Some(proto::receipt::Outcome::NotStarted(why)) => Some(why.class()),
+            _ => None,
+        };
+        if not_started == Some(proto::NotStartedClass::Unknown) {
+            // What arrived before is all there is, and nothing can be said of it.
+            let unchecked = vec![Stream::Stdout, Stream::Stderr];
+            self.finish(Ok(Finished { receipt, unchecked, kept: None }));
+            return false;
+        }
         for (stream, incoming, report) in [
             (Stream::Stdout, &self.stdout, receipt.stdout.as_ref()),
             (Stream::Stderr, &self.stderr, receipt.stderr.as_ref()),
@@ -203,6 +303,7 @@ impl JobState {
             None => Ok(None),
         });
         self.finish(kept.map(|kept| Finished { receipt, unchecked, kept }));
+        self.start.linger_ms > 0 && not_started.is_none()
     }
 
     pub(crate) fn fail(&mut self, error: &JobError) {
@@ -259,21 +360,37 @@ impl Job {
     /// Sends a signal to the job's process group, by its name without `SIG`.
     pub fn signal(&self, name: &str) {
         let mut state = self.shared.lock();
-        state.link.end.signal(self.channel, name);
+        if let Some(end) = state.end() {
+            end.signal(self.channel, name);
+        } else if let Some(job) = state.jobs.get_mut(&self.channel)
+            && job.signals.len() < SIGNALS
+        {
+            job.signals.push(name.to_owned());
+        }
         state.wake();
     }
 
     /// Tells the job that the window of its terminal has another size.
     pub fn resize(&self, size: &proto::WindowSize) {
         let mut state = self.shared.lock();
-        state.link.end.resize(self.channel, size);
+        if let Some(job) = state.jobs.get_mut(&self.channel) {
+            job.size = Some(*size);
+        }
+        if let Some(end) = state.end() {
+            end.resize(self.channel, size);
+        }
         state.wake();
     }
 
     /// Asks the host to end the job: SIGTERM, then SIGKILL after the host's grace time. Its receipt still comes.
     pub fn close(&self) {
         let mut state = self.shared.lock();
-        state.link.end.close(self.channel);
+        if let Some(job) = state.jobs.get_mut(&self.channel) {
+            job.closing = true;
+        }
+        if let Some(end) = state.end() {
+            end.close(self.channel);
+        }
         state.wake();
     }
 
@@ -343,13 +460,13 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        let over = state.jobs.get(&self.channel).is_none_or(|job| job.result.is_some());
-        if over {
-            state.jobs.remove(&self.channel);
-        } else {
-            // A job that nobody waits for must not run on unseen.
-            state.link.end.close(self.channel);
-            state.wake();
+        match state.jobs.get_mut(&self.channel) {
+            Some(job) if !job.is_over() => {
+                // A job that nobody waits for must not run on unseen.
+                job.dropped = true;
+                state.drop_job(self.channel);
+            }
+            _ => drop(state.jobs.remove(&self.channel)),
         }
     }
 }
@@ -377,6 +494,7 @@ impl Reader {
         let Some(job) = state.jobs.get_mut(&self.channel) else { return Poll::Ready(None) };
         let incoming = job.incoming(self.stream);
         let taken = incoming.taken;
+        incoming.consumed = taken;
         let next = match incoming.chunks.pop_front() {
             Some(chunk) => {
                 incoming.taken += chunk.len() as u64;
@@ -401,7 +519,9 @@ impl Drop for Reader {
         if !incoming.ended {
             incoming.stopped = true;
             incoming.chunks.clear();
-            state.link.end.stop(self.channel, self.stream);
+            if let Some(end) = state.end() {
+                end.stop(self.channel, self.stream);
+            }
             state.wake();
         }
     }

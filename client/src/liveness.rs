@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::outage::{Heartbeat, Lasting};
+
 /// After so long without a word the host is asked.
 const QUIET: Duration = Duration::from_secs(15);
 /// So long it may take to answer: more than its own longest stall, a command that lies on a dead file system.
-pub(crate) const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(30);
+/// Both, where a loss isn't the end: a dead link is to be noticed within a few seconds, and a false alarm costs a moment.
+const BEAT: Duration = Duration::from_secs(3);
 
-/// The longest silence of a host that is waited for: it may have answered an earlier question at once.
+/// The longest silence of a host that is waited for, where a loss is the end: it may have answered an earlier question at once.
 pub const SILENCE: Duration = Duration::from_secs(QUIET.as_secs() + 2 * ANSWER.as_secs());
 
 /// What is to be done.
@@ -28,13 +32,28 @@ pub(crate) enum Pulse {
 /// Watches for a silence.
 pub(crate) struct Liveness {
     timer: Pin<Box<Sleep>>,
+    quiet: Duration,
+    answer: Duration,
+    off: bool,
     heard: bool,
     asked: bool,
 }
 
 impl Liveness {
-    pub(crate) fn new() -> Self {
-        Liveness { timer: Box::pin(sleep_until(Instant::now() + QUIET)), heard: false, asked: false }
+    pub(crate) fn new(lasting: &Lasting) -> Self {
+        let (quiet, answer) = match lasting.heartbeat {
+            Heartbeat::Every(time) => (time, time),
+            Heartbeat::Usual if lasting.reconnect > Duration::ZERO => (BEAT, BEAT),
+            Heartbeat::Usual | Heartbeat::Off => (QUIET, ANSWER),
+        };
+        let off = matches!(lasting.heartbeat, Heartbeat::Off | Heartbeat::Every(Duration::ZERO));
+        let timer = Box::pin(sleep_until(Instant::now() + quiet));
+        Liveness { timer, quiet, answer, off, heard: false, asked: false }
+    }
+
+    /// How long an answer may take.
+    pub(crate) fn answer(&self) -> Duration {
+        self.answer
     }
 
     /// To be called whenever something was heard, or nothing is expected. Looked at when the timer rings: it is called for every
@@ -46,16 +65,19 @@ impl Liveness {
     /// Ready when something is to be done; to be polled again then.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pulse> {
         loop {
+            if self.off {
+                return Poll::Pending;
+            }
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             // Periods are counted from now and not from when one was due: this process may have been stopped meanwhile.
             if std::mem::take(&mut self.heard) {
                 self.asked = false;
-                self.timer.as_mut().reset(Instant::now() + QUIET);
+                self.timer.as_mut().reset(Instant::now() + self.quiet);
                 continue;
             }
-            self.timer.as_mut().reset(Instant::now() + ANSWER);
+            self.timer.as_mut().reset(Instant::now() + self.answer);
             return Poll::Ready(if std::mem::replace(&mut self.asked, true) {
                 Pulse::Gone
             } else {

@@ -117,6 +117,7 @@ pub fn outcome_of(receipt: &proto::Receipt) -> Outcome {
             Why::HostFull => Outcome::Failed(Class::Unreachable),
             Why::Refused => Outcome::Failed(Class::Refused),
             Why::Incompatible => Outcome::Failed(Class::Incompatible),
+            Why::Unknown => Outcome::Failed(Class::Lost),
             Why::Internal | Why::Unspecified => Outcome::Failed(Class::Internal),
         },
         None => Outcome::Failed(Class::Lost),

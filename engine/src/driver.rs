@@ -105,7 +105,7 @@ impl Future for Driver {
             this.finish();
         }
         if turn.changed || finished {
-            (shared.on_change)();
+            shared.changed();
         }
         if finished {
             return Poll::Ready(());
@@ -389,7 +389,7 @@ impl Drop for Driver {
             let _ = rustix::event::poll(&mut over, Some(&timeout));
         }
         self.finish();
-        (shared.on_change)();
+        shared.changed();
     }
 }
 

@@ -67,6 +67,11 @@ impl Job {
         self.shared().pids.command
     }
 
+    /// Another observer looks from now on, instead of the one before. What happened before is for it to look at by itself.
+    pub fn observe(&self, on_change: Arc<dyn Fn() + Send + Sync>) {
+        self.shared().observe(on_change);
+    }
+
     /// The signal that stopped it (SIGTSTP is Ctrl-Z), while it is stopped: [`Job::signal`] with SIGCONT has it go on. Only
     /// told of a job on a terminal with [`job_control`](crate::Terminal::job_control).
     pub fn stopped(&self) -> Option<Signal> {

@@ -141,7 +141,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     finished: OnceLock<Arc<Ended>>,
     over: Notify,
-    pub(crate) on_change: OnChange,
+    on_change: Mutex<OnChange>,
     pub(crate) running: Arc<AtomicUsize>,
 }
 
@@ -177,7 +177,7 @@ impl Shared {
             }),
             finished: OnceLock::new(),
             over: Notify::new(),
-            on_change,
+            on_change: Mutex::new(on_change),
             running,
         }
     }
@@ -221,7 +221,7 @@ impl Shared {
             }),
             finished: OnceLock::new(),
             over: Notify::new(),
-            on_change,
+            on_change: Mutex::new(on_change),
             running,
         }
     }
@@ -229,6 +229,16 @@ impl Shared {
     /// Locks. Nothing in here is left half-done by a panic, so a poisoned lock is taken as it is.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the observer look. Not to be called under the lock.
+    pub(crate) fn changed(&self) {
+        let on_change = Arc::clone(&self.on_change.lock().unwrap_or_else(PoisonError::into_inner));
+        on_change();
+    }
+
+    pub(crate) fn observe(&self, on_change: OnChange) {
+        *self.on_change.lock().unwrap_or_else(PoisonError::into_inner) = on_change;
     }
 
     pub(crate) fn finished(&self) -> Option<Arc<Ended>> {

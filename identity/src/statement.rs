@@ -188,6 +188,8 @@ words! {
         Incompatible = "incompatible",
         /// A fault of remora's.
         Internal = "internal",
+        /// The host knows nothing of it any more: whether it ran, and how it ended, can't be known.
+        Unknown = "unknown",
     }
 }
 

@@ -26,7 +26,7 @@ pub enum LinkError {
     #[error("the other side closed the connection in the middle of a message")]
     ClosedHalfWay,
     /// The other side is there, perhaps, and says nothing.
-    #[error("the other side has not answered for {} s", .0.as_secs())]
+    #[error("the other side has not answered for {:?}", .0)]
     Silent(std::time::Duration),
     /// The other side broke the protocol.
     #[error("the other side broke the protocol")]

@@ -60,6 +60,7 @@ fn outcome(outcome: &proto::receipt::Outcome) -> Option<Outcome> {
                 Class::HostFull => NotStarted::HostFull,
                 Class::Refused => NotStarted::Refused,
                 Class::Incompatible => NotStarted::Incompatible,
+                Class::Unknown => NotStarted::Unknown,
                 Class::Internal | Class::Unspecified => NotStarted::Internal,
             },
             step: Statement::text(why.step.as_bytes()),

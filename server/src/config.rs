@@ -27,6 +27,9 @@ pub struct FileConfig {
     /// Seconds jobs may go on after the server was told to stop, a week at most.
     #[serde(deserialize_with = "seconds")]
     pub stop_grace_seconds: Option<u64>,
+    /// Seconds a job is kept at the most while nobody is connected to it, a week at most.
+    #[serde(deserialize_with = "seconds")]
+    pub max_linger_seconds: Option<u64>,
     /// Connections in all.
     pub max_connections: Option<usize>,
     /// Connections that have not proven who they are.

@@ -1,30 +1,31 @@
 //! One native connection after its handshake: its jobs, and the way of their bytes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use remora_engine::{EndReason, Job, Outcome, Output, Session, Signal};
+use remora_engine::{EndReason, Job, Outcome, Output, Signal};
 use remora_identity::Authenticated;
 use remora_identity::statement::ReceiptKey;
 use remora_net::{HIGH_WATER, Link, LinkError};
 use remora_wire::limits;
 use remora_wire::native::{Server, ServerEvent, Stream, proto};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use crate::evidence::Evidence;
+use crate::attachment::{Attachment, Bell};
 use crate::job::{self, Subject};
+use crate::registry::{Asked, Claim, Entry, Owner, end_unseen};
 use crate::serve::Phase;
 use crate::sessions::{self, Replied};
 use crate::settings::Settings;
 
-/// How often the output of a vanished client's job is thrown away.
-const DISCARD_PAUSE: Duration = Duration::from_millis(20);
+/// Why a channel is closed whose job goes on.
+const ELSEWHERE: &str = "another connection has taken the job up";
 /// Events handled before the task lets others run.
 const EVENTS_PER_TURN: usize = 64;
 
@@ -44,34 +45,18 @@ pub(crate) async fn serve(
         host_key,
         settings,
         jobs: HashMap::new(),
-        ready: Arc::default(),
+        unsettled: VecDeque::new(),
+        bell: Bell::default(),
         ended: Vec::new(),
         draining: false,
+        left: false,
     };
     connection.run(phase).await;
     connection.leave();
 }
 
-/// What has come up besides the client's frames: the channels whose jobs have something new, and answers; and the task to wake.
-#[derive(Default)]
-struct Ready {
-    channels: Vec<u32>,
-    /// Answers to questions, as many as may be asked at a time.
-    answers: Vec<proto::Answer>,
-    task: Option<Waker>,
-}
-
-impl Ready {
-    fn wake(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.wake();
-        }
-    }
-}
-
 struct Served {
-    job: Job,
-    subject: Subject,
+    entry: Arc<Entry>,
     /// The stop that the client was told of.
     stopped: Option<Signal>,
 }
@@ -84,10 +69,14 @@ struct Connection {
     host_key: Option<ReceiptKey>,
     settings: watch::Receiver<Arc<Settings>>,
     jobs: HashMap<u32, Served>,
-    ready: Arc<Mutex<Ready>>,
+    /// Jobs whose receipts are sent, and whose clients haven't said yet that they have them; with the channels they had.
+    unsettled: VecDeque<(u32, Arc<Entry>)>,
+    bell: Bell,
     /// Jobs that ended and are not yet in the log: process id and outcome.
     ended: Vec<(i32, Outcome)>,
     draining: bool,
+    /// The client has said that it goes for good.
+    left: bool,
 }
 
 impl Connection {
@@ -101,7 +90,9 @@ impl Connection {
                     self.draining = true;
                     self.link.end.go_away("the server stops");
                 }
-                Phase::Ending => self.jobs.values().for_each(|served| served.job.close(EndReason::Shutdown)),
+                Phase::Ending => {
+                    self.jobs.values().for_each(|served| served.entry.job.close(EndReason::Shutdown))
+                }
             }
             let ended = tokio::select! {
                 biased;
@@ -129,6 +120,10 @@ impl Connection {
         let mut turn = 0;
         loop {
             match self.link.poll_event(cx) {
+                Poll::Ready(Ok(ServerEvent::Leave)) => {
+                    self.left = true;
+                    return Poll::Ready(Some(LinkError::Closed));
+                }
                 Poll::Ready(Ok(event)) => self.handle(event),
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(error)),
                 Poll::Pending => break,
@@ -140,11 +135,20 @@ impl Connection {
             }
         }
         loop {
-            let (channels, answers) = {
-                let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+            let (channels, answers, taken) = {
+                let mut ready = self.bell.lock();
                 ready.task = Some(cx.waker().clone());
-                (std::mem::take(&mut ready.channels), std::mem::take(&mut ready.answers))
+                (
+                    std::mem::take(&mut ready.channels),
+                    std::mem::take(&mut ready.answers),
+                    std::mem::take(&mut ready.taken),
+                )
             };
+            for channel in taken {
+                self.jobs.remove(&channel);
+                self.unsettled.retain(|(unsettled, _)| *unsettled != channel);
+                self.link.end.detach(channel, ELSEWHERE);
+            }
             answers.iter().for_each(|answer| self.link.end.answer(answer));
             for channel in &channels {
                 if let Err(error) = self.attend(*channel) {
@@ -175,69 +179,76 @@ impl Connection {
     }
 
     fn has_ready(&self) -> bool {
-        !self.ready.lock().unwrap_or_else(PoisonError::into_inner).channels.is_empty()
+        !self.bell.lock().channels.is_empty()
     }
 
-    fn mark(&self, channel: u32) {
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        if !ready.channels.contains(&channel) {
-            ready.channels.push(channel);
-        }
+    fn place(&self, channel: u32) -> Attachment {
+        Attachment { bell: self.bell.clone(), channel }
+    }
+
+    /// The job of a channel, while it is still here: another connection may have taken it just now.
+    fn entry(&self, channel: u32) -> Option<&Entry> {
+        self.jobs.get(&channel).map(|served| &*served.entry).filter(|entry| entry.is_at(&self.place(channel)))
     }
 
     fn handle(&mut self, event: ServerEvent) {
         match event {
             ServerEvent::Start { channel, start } => self.start(channel, &start),
             ServerEvent::Data { channel, offset, bytes } => {
-                if let Some(served) = self.jobs.get(&channel)
-                    && let Err(error) = served.job.write(offset, bytes)
+                if let Some(entry) = self.entry(channel)
+                    && let Err(error) = entry.write(offset, bytes)
                 {
                     // The end of the protocol has checked order and credit; the engine can only disagree by a fault of ours.
                     warn!(peer = %self.peer, %error, "stdin refused by the engine");
-                    served.job.close(EndReason::Stop);
+                    entry.job.close(EndReason::Stop);
                 }
             }
             ServerEvent::End { channel, length } => {
-                if let Some(served) = self.jobs.get(&channel) {
-                    let _ = served.job.end_input(length);
+                if let Some(entry) = self.entry(channel) {
+                    entry.end_input(length);
                 }
             }
             ServerEvent::Credit { channel, stream } => {
                 if let Some(consumed) =
                     self.link.end.outgoing(channel, stream).map(|outgoing| outgoing.consumed())
-                    && let (Some(served), Some(output)) = (self.jobs.get(&channel), output(stream))
+                    && let (Some(entry), Some(output)) = (self.entry(channel), output(stream))
                 {
-                    served.job.acknowledge(output, consumed);
+                    entry.job.acknowledge(output, consumed);
                 }
-                self.mark(channel);
+                self.bell.mark(channel);
             }
             ServerEvent::Stop { channel, stream } => {
-                if let (Some(served), Some(output)) = (self.jobs.get(&channel), output(stream)) {
-                    served.job.close_output(output);
+                if let (Some(entry), Some(output)) = (self.entry(channel), output(stream)) {
+                    entry.job.close_output(output);
                 }
-                self.mark(channel);
+                self.bell.mark(channel);
             }
-            ServerEvent::Signal { channel, name } => {
-                match (self.jobs.get(&channel), Signal::from_name(&name)) {
-                    (Some(served), Some(signal)) => served.job.signal(signal),
-                    _ => debug!(peer = %self.peer, name = %name.escape_debug(), "signal ignored"),
-                }
-            }
+            ServerEvent::Signal { channel, name } => match (self.entry(channel), Signal::from_name(&name)) {
+                (Some(entry), Some(signal)) => entry.job.signal(signal),
+                _ => debug!(peer = %self.peer, name = %name.escape_debug(), "signal ignored"),
+            },
             ServerEvent::Resize { channel, size } => {
-                if let Some(served) = self.jobs.get(&channel) {
-                    served.job.resize(job::window_size(&size));
+                if let Some(entry) = self.entry(channel) {
+                    entry.job.resize(job::window_size(&size));
                 }
             }
             ServerEvent::Close { channel } => {
-                if let Some(served) = self.jobs.get(&channel) {
-                    served.job.close(EndReason::Stop);
+                if let Some(entry) = self.entry(channel) {
+                    entry.job.close(EndReason::Stop);
                 }
+            }
+            ServerEvent::Settled { job_id } => {
+                self.settings.borrow().registry.settle(&Owner::of(&self.who), &job_id);
+                self.unsettled.retain(|(_, entry)| *entry.subject().job_id != job_id);
             }
             ServerEvent::Fault { code, text } => {
                 info!(peer = %self.peer, code, text = %text.escape_debug(), "the client ended the connection");
             }
             ServerEvent::Ask(ask) => self.ask(&ask),
-            ServerEvent::Hello(_) | ServerEvent::Offer { .. } | ServerEvent::Authenticate { .. } => {}
+            ServerEvent::Hello(_)
+            | ServerEvent::Offer { .. }
+            | ServerEvent::Authenticate { .. }
+            | ServerEvent::Leave => {}
         }
     }
 
@@ -247,10 +258,10 @@ impl Connection {
         match sessions::reply(ask, &self.who, &settings) {
             Replied::Now(answer) => self.link.end.answer(&proto::Answer { number, answer: Some(answer) }),
             Replied::Later(find) => {
-                let ready = Arc::clone(&self.ready);
+                let bell = self.bell.clone();
                 tokio::task::spawn_blocking(move || {
                     let answer = proto::Answer { number, answer: Some(find()) };
-                    let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut ready = bell.lock();
                     ready.answers.push(answer);
                     ready.wake();
                 });
@@ -260,83 +271,97 @@ impl Connection {
 
     fn start(&mut self, channel: u32, start: &proto::Start) {
         let settings = self.settings.borrow().clone();
-        let account = settings.policy.served().clone();
-        let session = start.session.as_ref().map(|_| {
-            let found = sessions::find(start.session.as_ref(), &self.who, &settings);
-            found.map(|(session, _)| session)
-        });
+        let place = self.place(channel);
+        let asked = Asked {
+            owner: Owner::of(&self.who),
+            start,
+            linger: Duration::from_millis(start.linger_ms).min(settings.max_linger),
+            place: &place,
+        };
+        let mut subject = Subject::of(start, &self.who);
+        let claim = match self.check(start, &settings) {
+            Ok(()) => settings
+                .registry
+                .claim(&asked, &mut subject, |subject| self.begin(start, &settings, &place, subject)),
+            Err(why) => Claim::NotStarted(why),
+        };
+        let (entry, at) = match claim {
+            Claim::Started(entry) => {
+                // What a session carried out itself has ended as well: one line of the log is enough.
+                if entry.job.finished().is_none() {
+                    info!(peer = %self.peer, user = %self.who.user(), pid = entry.job.pid(), "job started");
+                }
+                (entry, proto::StdinPosition::default())
+            }
+            Claim::Resumed(entry, at) => {
+                info!(peer = %self.peer, user = %self.who.user(), pid = entry.job.pid(), "job gone on with");
+                (entry, at)
+            }
+            Claim::Elsewhere => return self.link.end.detach(channel, ELSEWHERE),
+            Claim::NotStarted(why) => {
+                info!(peer = %self.peer, user = %self.who.user(), reason = %why.text, "job not started");
+                let receipt = subject.not_started(&settings, why, self.host_key.as_ref());
+                return self.link.end.receipt(channel, &receipt);
+            }
+        };
+        self.link.end.resumed(channel, u64::try_from(entry.job.pid()).unwrap_or(0), &at);
+        self.jobs.insert(channel, Served { entry, stopped: None });
+        self.bell.mark(channel);
+    }
+
+    /// What is asked of every start, of one that is sent again as well: policy may have changed since.
+    fn check(&self, start: &proto::Start, settings: &Settings) -> Result<(), proto::NotStarted> {
+        if start.user != self.who.user() {
+            let text = "the job is for another user than the one who logged in";
+            return Err(job::unsuitable(proto::NotStartedClass::Refused, text));
+        }
+        settings.policy.permit(&self.who, ()).map(drop).map_err(|refusal| job::refused(&refusal))
+    }
+
+    fn begin(
+        &self,
+        start: &proto::Start,
+        settings: &Settings,
+        place: &Attachment,
+        subject: &mut Subject,
+    ) -> Result<Job, proto::NotStarted> {
+        if self.draining {
+            return Err(job::unsuitable(proto::NotStartedClass::HostFull, "the server stops"));
+        }
+        let session = match &start.session {
+            Some(_) => Some(sessions::find(start.session.as_ref(), &self.who, settings)?.0),
+            None => None,
+        };
         let here = match &session {
-            Some(Ok(session)) => session.working_directory(),
-            _ => account.home.clone(),
+            Some(session) => session.working_directory(),
+            None => settings.policy.served().home.clone(),
         };
         let here = match &start.working_directory {
             Some(path) => here.join(std::ffi::OsStr::from_bytes(path)),
             None => here,
         };
-        let mut subject = Subject {
-            job_id: start.job_id.clone(),
-            user: self.who.user().to_owned(),
-            working_directory: here.as_os_str().as_bytes().to_vec(),
-            evidence: Evidence::new(start),
-        };
-        match self.try_start(channel, start, session, &settings) {
-            Ok(job) => {
-                if job.is_in_root() {
-                    subject.working_directory = b"/".to_vec();
-                }
-                // What a session carried out itself has ended as well: one line of the log is enough.
-                if job.finished().is_none() {
-                    info!(peer = %self.peer, user = %subject.user, pid = job.pid(), "job started");
-                }
-                self.link.end.started(channel, u64::try_from(job.pid()).unwrap_or(0));
-                self.jobs.insert(channel, Served { job, subject, stopped: None });
-                self.mark(channel);
-            }
-            Err(why) => {
-                info!(peer = %self.peer, user = %subject.user, reason = %why.text, "job not started");
-                let receipt = subject.not_started(&settings, why, self.host_key.as_ref());
-                self.link.end.receipt(channel, &receipt);
-            }
-        }
-    }
-
-    fn try_start(
-        &self,
-        channel: u32,
-        start: &proto::Start,
-        session: Option<Result<Session, proto::NotStarted>>,
-        settings: &Settings,
-    ) -> Result<Job, proto::NotStarted> {
-        if self.draining {
-            return Err(job::unsuitable(proto::NotStartedClass::HostFull, "the server stops"));
-        }
-        if start.user != self.who.user() {
-            let text = "the job is for another user than the one who logged in";
-            return Err(job::unsuitable(proto::NotStartedClass::Refused, text));
-        }
-        let request = job::request(start, session.transpose()?)
+        subject.working_directory = here.as_os_str().as_bytes().to_vec();
+        let request = job::request(start, session)
             .ok_or_else(|| job::unsuitable(proto::NotStartedClass::Incompatible, "there is no command"))?;
         let permitted =
             settings.policy.permit(&self.who, request).map_err(|refusal| job::refused(&refusal))?;
         let limits = settings.limits.engine(job::timeout(start));
-        let ready = self.ready.clone();
-        let on_change = move || {
-            let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
-            if !ready.channels.contains(&channel) {
-                ready.channels.push(channel);
-            }
-            ready.wake();
-        };
-        settings
-            .engine
-            .start(permitted, limits, Arc::new(on_change))
-            .map_err(|error| job::not_started(&error))
+        let started = settings.engine.start(permitted, limits, place.observer());
+        let job = started.map_err(|error| job::not_started(&error))?;
+        if job.is_in_root() {
+            subject.working_directory = b"/".to_vec();
+        }
+        Ok(job)
     }
 
     /// Moves what is new of a job: credit for its stdin, its output, its receipt.
     fn attend(&mut self, channel: u32) -> std::io::Result<()> {
-        let Some(served) = self.jobs.get_mut(&channel) else { return Ok(()) };
-        let Served { job, subject, stopped } = served;
+        let place = self.place(channel);
+        let Some(Served { entry, stopped }) = self.jobs.get_mut(&channel) else { return Ok(()) };
+        if !entry.is_at(&place) {
+            return Ok(());
+        }
+        let job = &entry.job;
         let now = job.stopped();
         if now != *stopped {
             *stopped = now;
@@ -353,38 +378,58 @@ impl Connection {
             over &= send(&mut self.link, channel, stream, job, output)?;
         }
         if let (Some(ended), true) = (finished, over) {
-            let receipt = subject.ended(&self.settings.borrow(), &ended, self.host_key.as_ref());
+            let receipt = entry.subject().ended(&self.settings.borrow(), &ended, self.host_key.as_ref());
             self.ended.push((job.pid(), ended.outcome()));
             self.link.end.receipt(channel, &receipt);
-            self.jobs.remove(&channel);
+            if let Some(Served { entry, .. }) = self.jobs.remove(&channel) {
+                self.keep_until_settled(channel, entry);
+            }
             if self.jobs.is_empty() {
                 self.link.release();
             }
         } else if self.link.carrier.pending() >= HIGH_WATER {
-            self.mark(channel);
+            self.bell.mark(channel);
         }
         Ok(())
     }
 
-    /// The client is gone. Its jobs get a moment to end by themselves, then their process groups are ended. What they still write is
-    /// read and thrown away: a command that tidies up must neither be held back by a full window nor die of SIGPIPE.
+    /// A receipt that is lost on its way is given again, until the client says that it has it.
+    fn keep_until_settled(&mut self, channel: u32, entry: Arc<Entry>) {
+        let registry = self.settings.borrow().registry.clone();
+        if entry.linger().is_zero() {
+            return registry.forget(&entry);
+        }
+        self.unsettled.push_back((channel, entry));
+        if self.unsettled.len() > limits::JOBS as usize
+            && let Some((_, oldest)) = self.unsettled.pop_front()
+        {
+            registry.forget_unsettled(&oldest);
+        }
+    }
+
+    /// The connection is over. Where the client has said that it goes, its jobs are ended; where it is lost, they are kept for
+    /// who comes back.
     fn leave(self) {
-        let grace = self.settings.borrow().vanished_grace;
-        for (_, Served { job, .. }) in self.jobs {
-            tokio::spawn(async move {
-                let until = Instant::now() + grace;
-                let mut closed = false;
-                while job.finished().is_none() {
-                    for output in Output::ALL {
-                        job.acknowledge(output, job.produced(output));
-                    }
-                    if !closed && Instant::now() >= until {
-                        closed = true;
-                        job.close(EndReason::ClientGone);
-                    }
-                    let _ = timeout(DISCARD_PAUSE, job.wait()).await;
-                }
-            });
+        let settings = self.settings.borrow().clone();
+        for (channel, Served { entry, .. }) in self.jobs {
+            let place = Attachment { bell: self.bell.clone(), channel };
+            if !entry.is_at(&place) {
+                continue;
+            }
+            if self.left || entry.linger().is_zero() {
+                settings.registry.forget(&entry);
+                end_unseen(entry.job.clone(), settings.vanished_grace, EndReason::ClientGone);
+            } else {
+                settings.registry.lose(&entry, &place, settings.max_unattended);
+            }
+        }
+        for (channel, entry) in self.unsettled {
+            if self.left {
+                settings.registry.forget(&entry);
+            } else {
+                let place = Attachment { bell: self.bell.clone(), channel };
+                settings.registry.lose(&entry, &place, settings.max_unattended);
+            }
         }
     }
 }

@@ -94,6 +94,7 @@ fn greeting(settings: &Settings, nonce: [u8; limits::NONCE]) -> Greeting {
     Greeting {
         nonce,
         boot_id: settings.boot_id,
+        epoch: settings.registry.epoch(),
         stdin_window: limits::WINDOW,
         max_jobs: limits::JOBS,
         software: SOFTWARE.to_owned(),

@@ -7,8 +7,8 @@ use remora_engine::{
     Blame, EndReason, Ended, How, InputEnd, JobRequest, LimitKind, MemoryMeans, NotStarted, OutputEnd,
     PeakMemory, Program, Session, Stdin, Terminal, WindowSize,
 };
-use remora_identity::Refusal;
 use remora_identity::statement::ReceiptKey;
+use remora_identity::{Authenticated, Refusal};
 use remora_wire::native::proto;
 
 use crate::evidence::Evidence;
@@ -79,6 +79,16 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
+    /// Of a job that isn't anywhere yet.
+    pub(crate) fn of(start: &proto::Start, who: &Authenticated) -> Self {
+        Subject {
+            job_id: start.job_id.clone(),
+            user: who.user().to_owned(),
+            working_directory: Vec::new(),
+            evidence: Evidence::new(start),
+        }
+    }
+
     fn receipt(&self, settings: &Settings) -> proto::Receipt {
         proto::Receipt {
             job_id: self.job_id.clone(),

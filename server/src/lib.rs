@@ -5,6 +5,7 @@
 
 mod account;
 mod admission;
+mod attachment;
 mod authenticate;
 mod config;
 mod connection;
@@ -17,6 +18,7 @@ mod key_files;
 mod key_path;
 mod listen;
 mod plain;
+mod registry;
 mod serve;
 mod sessions;
 mod settings;

@@ -92,6 +92,8 @@ pub async fn serve(
     info!(connections = shared.admission.open(), "stopping");
     // Accept loops end on this too; connections without jobs close at once.
     let _ = phase.send(Phase::Draining);
+    let registry = settings.borrow().registry.clone();
+    registry.stop();
     drop(shared);
     let mut handlers = Vec::new();
     for task in loops.into_iter().map(|(_, task, _)| task).chain(orphans) {
@@ -115,6 +117,7 @@ pub async fn serve(
     }
     // A handler that still runs is aborted here, and kills what it has left.
     drop(handlers);
+    registry.clear();
     // Jobs of clients that vanished have no handler any more, but they do have a process.
     let engine = settings.borrow().engine.clone();
     while engine.running() > 0 {

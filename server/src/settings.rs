@@ -9,10 +9,12 @@ use remora_engine::sys::{boot_id, hostname};
 use remora_engine::{Engine, EngineConfig, Limits, SessionLimits};
 use remora_identity::{Account, Policy};
 use remora_net::tls::HostKeys;
+use remora_wire::limits;
 use tokio::sync::Semaphore;
 
 use crate::key_files::KeyFiles;
 use crate::key_path::KeyPath;
+use crate::registry::Registry;
 
 /// Limits of each job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +77,12 @@ pub struct Settings {
     pub max_connections: usize,
     /// How long the job of a vanished client may go on before it is ended.
     pub vanished_grace: Duration,
+    /// How long a job is kept at the most while nobody is connected to it, whatever its client asks for.
+    pub max_linger: Duration,
+    /// Jobs of one owner that are kept while nobody is connected to them.
+    pub max_unattended: usize,
+    /// The jobs.
+    pub(crate) registry: Arc<Registry>,
     /// How long jobs may go on after the server was told to stop.
     pub stop_grace: Duration,
     /// Whether the plain wires are for any peer, not for loopback peers of the served account alone.
@@ -130,6 +138,9 @@ impl Settings {
             max_unauthenticated: 256,
             max_connections: 4096,
             vanished_grace: Duration::from_secs(1),
+            max_linger: Duration::from_secs(24 * 60 * 60),
+            max_unattended: limits::JOBS as usize,
+            registry: Registry::new(),
             stop_grace: Duration::from_secs(10),
             plain_any_peer: false,
             // Not /tmp, which is often memory.
@@ -138,11 +149,12 @@ impl Settings {
         })
     }
 
-    /// Takes over from the settings of before a reload what goes on: the engine counts what runs, and readings may hang.
+    /// Takes over from the settings of before a reload what goes on: jobs, the engine that counts what runs, readings that may hang.
     pub fn succeed(&mut self, before: &Settings) {
         self.engine = before.engine.clone();
         self.key_files = before.key_files.clone();
         self.completions = before.completions.clone();
+        self.registry = before.registry.clone();
     }
 
     /// The settings of the `local` target: this account, over a socket pair, and nothing else.

@@ -1,12 +1,14 @@
 //! For tests only: servers on port 0, seeded faults, odd child processes.
 
 mod child;
+mod faulty_proxy;
 mod patience;
 mod pattern;
 mod processes;
 mod silence;
 
 pub use child::odd_child;
+pub use faulty_proxy::{Fault, FaultyProxy};
 pub use patience::{eventually, eventually_async};
 pub use pattern::{fill_pattern, pattern};
 pub use processes::{Belongings, group_members, is_alive, session_members};

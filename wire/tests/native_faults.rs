@@ -20,6 +20,7 @@ fn server() -> Server {
     let mut server = Server::new(&Greeting {
         nonce: [1; limits::NONCE],
         boot_id: [2; 16],
+        epoch: [3; 16],
         stdin_window: 64 * 1024,
         max_jobs: 2,
         software: String::new(),
@@ -488,7 +489,10 @@ fn a_client_takes_no_receipt_before_the_end_of_the_streams() {
 fn a_client_takes_nothing_for_a_job_that_is_over_or_never_was() {
     let data = [data_header(Stream::Stdout, 2, 0, 1).as_slice(), b"x"].concat();
     assert_eq!(client_fault(&data), Fault::UnknownChannel(2));
-    assert_eq!(client_fault(&frame(Kind::Started, 2, &proto::Started { pid: 1 })), Fault::UnknownChannel(2));
+    assert_eq!(
+        client_fault(&frame(Kind::Started, 2, &proto::Started { pid: 1, stdin: None })),
+        Fault::UnknownChannel(2)
+    );
 }
 
 #[test]
@@ -550,4 +554,101 @@ fn questions_are_bounded_and_wait_for_a_login() {
     server.output().clear();
     let got = fault(server, &frame(Kind::Ask, 0, &ask(100)));
     assert!(matches!(got, Fault::Malformed { kind: Kind::Ask, .. }), "{got:?}");
+}
+
+fn at(received: u64, consumed: u64) -> Option<proto::Position> {
+    Some(proto::Position { received, consumed })
+}
+
+#[test]
+fn a_job_is_gone_on_with_where_its_client_can_be_and_nowhere_else() {
+    let resume = |stdout, stderr| proto::Start {
+        resume: Some(proto::Resume { stdout, stderr, known: true, attempt: 1 }),
+        ..start()
+    };
+    for (stdout, stderr) in [
+        (at(1, 2), at(0, 0)),
+        (at(0, 0), at((1 << 20) + 1, 0)),
+        (at(u64::MAX, 0), None),
+        (None, at(0, u64::MAX)),
+    ] {
+        let got = fault(open(), &frame(Kind::Start, 2, &resume(stdout, stderr)));
+        assert!(matches!(got, Fault::Malformed { kind: Kind::Start, .. }), "{stdout:?} {stderr:?}");
+    }
+    let mut server = open();
+    send(&mut server, Kind::Start, 2, &resume(at(u64::MAX, u64::MAX), at(1 << 20, 0)));
+    assert!(matches!(server.poll_event(), Ok(Some(ServerEvent::Start { channel: 2, .. }))));
+    assert_eq!(server.outgoing(2, Stream::Stdout).unwrap().room(), 0);
+    assert_eq!(server.outgoing(2, Stream::Stderr).unwrap().sent(), 1 << 20);
+}
+
+#[test]
+fn no_stdin_comes_before_the_host_has_said_where_it_goes_on() {
+    let again = proto::Start { resume: Some(proto::Resume::default()), ..start() };
+    let data = [&data_header(Stream::Stdin, 2, 0, 1)[..], b"x"].concat();
+    let end = frame(Kind::End, 2, &proto::End { stream: proto::Stream::Stdin as i32, length: 0 });
+    for (bytes, kind) in [(data, Kind::Stdin), (end, Kind::End)] {
+        let mut server = open();
+        send(&mut server, Kind::Start, 2, &again);
+        assert_eq!(fault(server, &bytes), Fault::UnexpectedKind(kind));
+    }
+}
+
+/// A client on a new connection, with a job on channel 1 that had sent bytes 0 to 5 of stdin, of which 2 were consumed.
+fn resuming() -> Client {
+    let greeting = || {
+        let hello = proto::ServerHello {
+            version_min: 1,
+            version_max: 1,
+            nonce: vec![1; limits::NONCE],
+            stdin_window: 64 * 1024,
+            max_jobs: 2,
+            max_control: limits::CONTROL as u32,
+            ..proto::ServerHello::default()
+        };
+        let accepted = proto::AuthReply { accepted: true, ..proto::AuthReply::default() };
+        [frame(Kind::ServerHello, 0, &hello), frame(Kind::AuthReply, 0, &accepted)].concat()
+    };
+    let mut client = Client::new(1 << 20);
+    client.input().extend_from_slice(&greeting());
+    while client.poll_event().unwrap().is_some() {}
+    client.start(&start()).unwrap();
+    client.stdin_header(1, 5).unwrap();
+    let credit = proto::Credit { stream: proto::Stream::Stdin as i32, consumed: 2, limit: 64 * 1024 + 2 };
+    client.input().extend_from_slice(&frame(Kind::Credit, 1, &credit));
+    while client.poll_event().unwrap().is_some() {}
+    let streams = client.streams(1).unwrap();
+    let mut client = Client::new(1 << 20);
+    client.input().extend_from_slice(&greeting());
+    while client.poll_event().unwrap().is_some() {}
+    client.resume(1, &mut start(), &streams, true, 1).unwrap();
+    assert_eq!(client.stdin_header(1, 1), None, "the host has yet to say where it goes on");
+    client
+}
+
+#[test]
+fn a_host_goes_on_with_what_is_kept_of_stdin_and_nothing_else() {
+    let started = |received, consumed| proto::Started {
+        pid: 1,
+        stdin: Some(proto::StdinPosition { received, consumed, ..proto::StdinPosition::default() }),
+    };
+    for received in [0, 1, 6, u64::MAX] {
+        let mut client = resuming();
+        client.input().extend_from_slice(&frame(Kind::Started, 1, &started(received, 0)));
+        assert_eq!(client.poll_event(), Err(Fault::WrongResume { at: received, kept: 2, sent: 5 }));
+    }
+    let mut client = resuming();
+    client.input().extend_from_slice(&frame(Kind::Started, 1, &started(4, 5)));
+    assert!(matches!(client.poll_event(), Err(Fault::WrongResume { .. })), "consumed and not received");
+    let mut client = resuming();
+    client.input().extend_from_slice(&frame(Kind::Started, 1, &started(3, 3)));
+    client.poll_event().unwrap();
+    assert_eq!(client.stdin(1).unwrap().sent(), 3);
+    // A start that is no resume has no such answer, and one that is has nothing else first.
+    let mut client = resuming();
+    client.input().extend_from_slice(&frame(Kind::Started, 1, &proto::Started { pid: 1, stdin: None }));
+    assert!(matches!(client.poll_event(), Err(Fault::Malformed { kind: Kind::Started, .. })));
+    let mut client = resuming();
+    client.input().extend_from_slice(&data_header(Stream::Stdout, 1, 0, 0));
+    assert_eq!(client.poll_event(), Err(Fault::UnexpectedKind(Kind::Stdout)));
 }

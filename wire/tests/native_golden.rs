@@ -20,6 +20,7 @@ fn greeting() -> Greeting {
     Greeting {
         nonce: [0x4e; limits::NONCE],
         boot_id: [0xb0; 16],
+        epoch: [0xe0; 16],
         stdin_window: 0x10_0000,
         max_jobs: 256,
         software: "remora 0".to_owned(),
@@ -91,7 +92,7 @@ fn frames() -> Vec<(&'static str, BytesMut)> {
         timeout_ms: 30_000,
         no_stdin: true,
         wait_streams: true,
-        boot_id: vec![0xb0; 16],
+        epoch: vec![0xe0; 16],
         ..proto::Start::default()
     };
     client.start(&start).unwrap();
@@ -234,6 +235,38 @@ fn frames() -> Vec<(&'static str, BytesMut)> {
     let completions = proto::answer::Answer::Completions(proto::Completions { words, more: false });
     server.answer(&proto::Answer { number: 4, answer: Some(completions) });
     add("answers", server.output().split());
+
+    // A job that is gone on with: three bytes of its stdout have arrived, and two of its stdin.
+    let (mut client, mut server) = open();
+    let header = client.stdin_header(1, 5).unwrap();
+    server.input().extend_from_slice(&header);
+    let header = server.data_header(1, Stream::Stdout, 3).unwrap();
+    client.input().extend_from_slice(&header);
+    client.input().extend_from_slice(b"abc");
+    while client.poll_event().unwrap().is_some() {}
+    let streams = client.streams(1).unwrap();
+    let (mut client, mut server) = open();
+    let mut start = proto::Start {
+        job_id: vec![0x1d; 16],
+        user: "ada".to_owned(),
+        command: Some(proto::start::Command::Line(b"ls".to_vec())),
+        epoch: vec![0xe0; 16],
+        linger_ms: 600_000,
+        ..proto::Start::default()
+    };
+    client.resume(2, &mut start, &streams, true, 1).unwrap();
+    let frame = client.output().split();
+    add("start again, to go on", frame.clone());
+    server.input().unsplit(frame);
+    while server.poll_event().unwrap().is_some() {}
+    server.resumed(2, 4711, &proto::StdinPosition { received: 2, consumed: 1, ended: false, stopped: false });
+    add("started, gone on with", server.output().split());
+    server.detach(2, "taken up by another connection");
+    add("detached", server.output().split());
+    client.settle(&[0x1d; 16]);
+    add("settled", client.output().split());
+    client.leave();
+    add("leave", client.output().split());
 
     // Credit: half the window is consumed, which is more than the quarter that is worth telling.
     let (mut client, mut server) = open();

@@ -79,6 +79,7 @@ fn run(seed: u64) {
     let mut server = Server::new(&Greeting {
         nonce: [0; limits::NONCE],
         boot_id: [0; 16],
+        epoch: [0; 16],
         stdin_window,
         max_jobs: 8,
         software: "model".to_owned(),
@@ -293,7 +294,7 @@ proptest! {
     fn no_bytes_make_an_end_panic(input in proptest::collection::vec(any::<u8>(), 0..2000), cut in 0usize..2000) {
         let mut client = Client::new(1000);
         let mut server = Server::new(&Greeting {
-            nonce: [0; 32], boot_id: [0; 16], stdin_window: 1000, max_jobs: 1, software: String::new(),
+            nonce: [0; 32], boot_id: [0; 16], epoch: [0; 16], stdin_window: 1000, max_jobs: 1, software: String::new(),
         });
         let cut = cut.min(input.len());
         for part in [&input[..cut], &input[cut..]] {

@@ -30,7 +30,9 @@ pub(super) fn lost(name: &str, error: &JobError) -> Failure {
     };
     let failure = Failure::new(class, name, chain(error));
     match error {
-        JobError::Lost(_) => failure.with_hint("the command may have run, and may have ended or not"),
+        JobError::Lost(_) | JobError::GivenUp { .. } | JobError::NotResumed(_) => {
+            failure.with_hint("the command may have run, and may have ended or not")
+        }
         JobError::NoVerdict => failure.with_hint("the command may have run"),
         _ => failure,
     }

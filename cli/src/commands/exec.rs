@@ -17,7 +17,7 @@ use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
 use super::timeline::Timeline;
 use super::tty::{self, Typed};
-use super::{options, plain, receipt, session};
+use super::{options, outage, plain, receipt, session};
 use crate::arguments::{Exec, ExitStyle};
 use crate::host_keys;
 use crate::modes::Restored;
@@ -112,12 +112,14 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
     let mut request = request(exec)?;
     let raw = tty::prepare(exec, &mut request)?;
     let mut input = Input::new();
-    let place = Place::of(target, &exec.reach)?;
+    let mut place = Place::of(target, &exec.reach)?;
+    let (lasting, mut watch) = outage::watch(&exec.staying);
+    place.lasting = lasting;
     let mut access = Access::new(&exec.reach, &place);
     let keep = RefCell::new(exec.receipt.as_deref().map(receipt::Keep::begin).transpose()?);
     loop {
         let mut attempt = place.open(&exec.reach, &timeline, &mut access).await?;
-        let how = How { request: &request, raw, keep: &keep };
+        let how = How { request: &request, raw, keep: &keep, watch: &mut watch };
         let result = drive(exec, &place, &timeline, &attempt.opened, how, &mut input, interrupted).await;
         let server = attempt.server.take();
         let opened = attempt.opened;
@@ -128,7 +130,11 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
                 access.sure = false;
             }
             Err(Stop::Denied) => return Err(place.denied()),
-            Err(Stop::Failed(failure)) => return Err(failure),
+            Err(Stop::Failed(failure)) => {
+                // What may still run is ended, whoever hears it.
+                opened.connection.leave().await;
+                return Err(failure);
+            }
             Ok(outcome) => {
                 if let Some(key) = &opened.user_key {
                     access.remember(key);
@@ -171,17 +177,19 @@ fn request(exec: &Exec) -> Result<Request, Failure> {
     request.stdin = !exec.no_stdin;
     request.wait_streams = exec.wait_streams;
     request.sign_receipt = exec.receipt.is_some();
+    request.linger = outage::linger(&exec.staying);
     Ok(request)
 }
 
 /// What to run, and how.
-#[derive(Clone, Copy)]
 struct How<'a> {
     request: &'a Request,
     /// What is typed here goes to its terminal as it is.
     raw: bool,
     /// Where its receipt is kept.
     keep: &'a RefCell<Option<receipt::Keep>>,
+    /// Shows when the connection is lost.
+    watch: &'a mut outage::Watch,
 }
 
 enum Stop {
@@ -195,7 +203,7 @@ async fn drive(
     place: &Place,
     timeline: &Timeline,
     opened: &Opened,
-    How { request, raw, keep }: How<'_>,
+    How { request, raw, keep, watch }: How<'_>,
     input: &mut Input,
     interrupted: &Cell<bool>,
 ) -> Result<Outcome, Stop> {
@@ -242,8 +250,11 @@ async fn drive(
     }
     let feed = async {
         if raw {
-            match tty::type_into(&mut stdin, &mode, &job).await {
+            match tty::type_into(&mut stdin, &mode, &job, &opened.connection).await {
                 Ok(Typed::Ended) => drop(stdin),
+                Ok(Typed::Left) if opened.connection.lost().is_some() => {
+                    return failed(Class::Lost, outage::left("~. or Ctrl-C", request.linger));
+                }
                 Ok(Typed::Left) => {
                     return failed(Class::Lost, "you left by ~. (198); the host ends the command".to_owned());
                 }
@@ -292,11 +303,28 @@ async fn drive(
         (written, finished)
     };
     let passed = RefCell::new(Vec::new());
-    let signals = signals(&job, &accepted, interrupted, &passed);
+    let signals = signals(&job, opened, request, &accepted, interrupted, &passed);
+    let redrawn = tokio::sync::Notify::new();
+    let redraw = async {
+        loop {
+            redrawn.notified().await;
+            outage::redraw(&job).await;
+        }
+    };
+    let shown_name = escape(&name);
+    let losses = async {
+        let back = || {
+            if asked.borrow().modes.is_alternate() {
+                redrawn.notify_one();
+            }
+        };
+        tokio::join!(watch.show(&shown_name, back), redraw)
+    };
     let (written, finished) = tokio::select! {
         // Told first: all of a short command's messages may come at once, and the first of them is still the first.
         biased;
         stop = told => return Err(stop),
+        _ = losses => unreachable_pending(),
         result = work => result,
         stop = feed => return Err(stop),
         () = sizes => unreachable_pending(),
@@ -445,6 +473,8 @@ pub(super) fn command(exec: &Exec) -> serde_json::Value {
 /// there is a job: whoever waits for something that is stuck must get away.
 async fn signals(
     job: &Job,
+    opened: &Opened,
+    request: &Request,
     accepted: &Cell<bool>,
     interrupted: &Cell<bool>,
     passed: &RefCell<Vec<(i32, &'static str)>>,
@@ -466,6 +496,9 @@ async fn signals(
         }
         if !accepted.get() {
             return format!("you left on {key} before the host answered (198); the command may have run");
+        }
+        if opened.connection.lost().is_some() {
+            return outage::left(key, request.linger);
         }
         if passed.borrow().contains(&sent) {
             return format!("you left on a second {key} (198); the host ends the command");

@@ -5,6 +5,7 @@ mod ending;
 pub(crate) mod exec;
 mod local;
 mod options;
+mod outage;
 mod place;
 mod plain;
 pub(crate) mod receipt;

@@ -3,7 +3,7 @@
 
 use remora_client::{Plain, Target};
 
-use crate::arguments::{CONNECT_TIMEOUT, Exec, Reach, Sessions, Shell};
+use crate::arguments::{CONNECT_TIMEOUT, Exec, Reach, Sessions, Shell, Staying};
 use crate::terminal::Failure;
 
 /// How a target is reached, and what is spoken with it.
@@ -69,7 +69,15 @@ impl<'a> From<&'a Sessions> for Given<'a> {
     }
 }
 
+/// Sent again over another connection.
+const LOST: &[Wire] = &[Native, Unix];
+const NOT_LOST: &str = "a connection that is lost there is the end";
+
 impl Given<'_> {
+    fn staying(&self, given: impl Fn(&Staying) -> bool) -> bool {
+        self.exec.map(|exec| &exec.staying).or(self.shell.map(|shell| &shell.staying)).is_some_and(given)
+    }
+
     fn exec(&self, given: impl Fn(&Exec) -> bool) -> bool {
         self.exec.is_some_and(given)
     }
@@ -181,6 +189,30 @@ const RULES: &[Rule] = &[
         why: "it has no receipts",
     },
     Rule {
+        option: "--reconnect",
+        given: |given| given.staying(|staying| staying.reconnect.is_some()),
+        wires: LOST,
+        why: NOT_LOST,
+    },
+    Rule {
+        option: "--no-reconnect",
+        given: |given| given.staying(|staying| staying.no_reconnect),
+        wires: LOST,
+        why: NOT_LOST,
+    },
+    Rule {
+        option: "--linger",
+        given: |given| given.staying(|staying| staying.linger.is_some()),
+        wires: LOST,
+        why: NOT_LOST,
+    },
+    Rule {
+        option: "--heartbeat",
+        given: |given| given.staying(|staying| staying.heartbeat.is_some()),
+        wires: LOST,
+        why: NOT_LOST,
+    },
+    Rule {
         option: "--save",
         given: |given| given.exec(|exec| exec.save.is_some()),
         wires: &[Header],
@@ -255,6 +287,10 @@ mod tests {
         (&["--timeout", "1s"], &TARGETS),
         (&["--connect-timeout", "1s"], &["web1", "raw://h:1", "length://h:1", "header://h:1"]),
         (&["--wait-streams"], &["web1", "unix:/run/r.sock", "local"]),
+        (&["--reconnect", "1m"], &["web1", "unix:/run/r.sock"]),
+        (&["--no-reconnect"], &["web1", "unix:/run/r.sock"]),
+        (&["--linger", "1m"], &["web1", "unix:/run/r.sock"]),
+        (&["--heartbeat", "0"], &["web1", "unix:/run/r.sock"]),
         (&["--json"], &TARGETS),
         (&["--max-output", "1k", "--json"], &TARGETS),
         (&["--status-file", "file"], &TARGETS),
@@ -273,6 +309,10 @@ mod tests {
         (&["--session", "build"], &["web1", "unix:/run/r.sock"]),
         (&["--no-pty"], &["web1", "unix:/run/r.sock", "local"]),
         (&["--exit-on-error"], &TARGETS),
+        (&["--reconnect", "1m"], &["web1", "unix:/run/r.sock"]),
+        (&["--no-reconnect"], &["web1", "unix:/run/r.sock"]),
+        (&["--linger", "1m"], &["web1", "unix:/run/r.sock"]),
+        (&["--heartbeat", "0"], &["web1", "unix:/run/r.sock"]),
         (&["--record", "file"], &TARGETS),
         (&["--encoding", "gbk"], &TARGETS),
         (&["--user", "ada"], &["web1", "unix:/run/r.sock", "local"]),

@@ -2,8 +2,8 @@
 //! only a person can say.
 
 use remora_client::{
-    AskError, Class, ConnectError, Connection, HostTrust, JobError, Opened, Options, Target, connect,
-    connect_unix,
+    AskError, Class, ConnectError, Connection, HostTrust, JobError, Lasting, Opened, Options, Target,
+    connect, connect_unix,
 };
 
 use super::capture;
@@ -22,6 +22,8 @@ pub(super) struct Place {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) user: String,
+    /// What is done when a connection to it is lost.
+    pub(super) lasting: Lasting,
 }
 
 /// What is known, and was learned, about getting in.
@@ -144,7 +146,7 @@ impl Place {
         remora_identity::UserName::parse(&user)
             .map_err(|error| Failure::usage(format!("'{}' can't be a user name: {error}", escape(&user))))?;
 
-        Ok(Place { target, host, port, user })
+        Ok(Place { target, host, port, user, lasting: Lasting::once() })
     }
 
     pub(super) async fn open(
@@ -161,7 +163,7 @@ impl Place {
             }
             Target::Unix { path } => {
                 access.sure = false;
-                let opened = connect_unix(path, &self.user, capture::tap(reach)?)
+                let opened = connect_unix(path, &self.user, self.lasting.clone(), capture::tap(reach)?)
                     .await
                     .map_err(|error| self.failure(&error))?;
                 timeline.note("connected");
@@ -201,6 +203,7 @@ impl Place {
                 keys: choice.keys,
                 sure: choice.sure,
                 connect_timeout: reach.connect_timeout,
+                lasting: self.lasting.clone(),
                 observer: timeline.observer(),
                 tap: capture::tap(reach)?,
             };

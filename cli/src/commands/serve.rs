@@ -130,6 +130,9 @@ fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
         open_files: file.limits.open_files,
         output: file.limits.output_bytes,
     };
+    if let Some(seconds) = file.max_linger_seconds {
+        settings.max_linger = Duration::from_secs(seconds);
+    }
     if let Some(seconds) = file.stop_grace_seconds {
         settings.stop_grace = Duration::from_secs(seconds);
     }

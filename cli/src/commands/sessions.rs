@@ -75,6 +75,7 @@ pub(super) fn unanswered(name: &str, error: &AskError) -> Failure {
         AskError::Ended(error) => lost(name, error),
         AskError::Refused(why) => {
             let class = match why.class() {
+                Why::Unknown => Class::Lost,
                 Why::HostFull => Class::Unreachable,
                 Why::Incompatible => Class::Incompatible,
                 Why::Internal | Why::Unspecified => Class::Internal,

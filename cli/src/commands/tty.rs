@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{self, IsTerminal};
 
 use bytes::Bytes;
-use remora_client::{Job, Request, Writer, proto, terminal_like, window_size};
+use remora_client::{Connection, Job, Request, Writer, proto, terminal_like, window_size};
 
 use crate::arguments::Exec;
 use crate::escape::{Escapes, HELP, Wish};
@@ -86,8 +86,10 @@ pub(super) async fn type_into(
     writer: &mut Writer,
     raw: &Cell<Option<RawMode>>,
     job: &Job,
+    connection: &Connection,
 ) -> io::Result<Typed> {
     let mut source = Source::open();
+    let mut interrupts = Interrupts::default();
     let mut escapes = Escapes::default();
     loop {
         let chunk = tokio::select! {
@@ -96,6 +98,9 @@ pub(super) async fn type_into(
             () = writer.closed() => return Ok(Typed::Ended),
         };
         let Some(chunk) = chunk else { return Ok(Typed::Ended) };
+        if interrupts.typed(&chunk, connection.lost().is_some()) {
+            return Ok(Typed::Left);
+        }
         let mut rest = chunk.as_ref();
         loop {
             let mut out = Vec::with_capacity(rest.len());
@@ -114,6 +119,26 @@ pub(super) async fn type_into(
     }
 }
 
+/// Ctrl-C as a terminal sends it.
+const CTRL_C: u8 = 0x03;
+
+/// Watches for two Ctrl-C with nothing in between while the connection is lost: they can't reach who would answer them.
+#[derive(Default)]
+pub(super) struct Interrupts(u32);
+
+impl Interrupts {
+    /// Whether what is typed leaves.
+    pub(super) fn typed(&mut self, bytes: &[u8], lost: bool) -> bool {
+        for byte in bytes {
+            self.0 = if lost && *byte == CTRL_C { self.0 + 1 } else { 0 };
+            if self.0 == 2 {
+                return true;
+            }
+        }
+        false
+    }
+}
+
 /// Stops this client as a shell's Ctrl-Z does, with the terminal as it was, until it is continued.
 fn suspend(raw: &Cell<Option<RawMode>>, job: &Job) {
     let Some(mut mode) = raw.take() else { return };
@@ -125,5 +150,21 @@ fn suspend(raw: &Cell<Option<RawMode>>, job: &Job) {
     }
     if let Some(size) = size() {
         job.resize(&size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_interrupts_in_a_row_leave_a_connection_that_is_lost_and_no_other() {
+        let typed = |pieces: &[&[u8]], lost| {
+            let mut interrupts = Interrupts::default();
+            pieces.iter().any(|bytes| interrupts.typed(bytes, lost))
+        };
+        assert!(typed(&[b"x\x03\x03"], true) && typed(&[b"\x03", b"\x03"], true));
+        assert!(!typed(&[b"\x03x\x03"], true) && !typed(&[b"\x03"], true));
+        assert!(!typed(&[b"\x03\x03\x03"], false));
     }
 }

@@ -325,7 +325,7 @@ fn a_client_that_takes_nothing_does_not_hold_up_the_end() {
     let config = listen(&["native://127.0.0.1:0"]) + "stop_grace_seconds = 0\n";
     let mut server = Server::spawn(&home, configured(&home, &config, &[]));
     home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
-    let mut client = Client::start(home.exec([&server.target(), "echo $$; exec yes"]));
+    let mut client = Client::start(home.exec(["--no-reconnect", &server.target(), "echo $$; exec yes"]));
     let group = client.number();
     client.signal("STOP");
     // Once every buffer on the way is full, the command writes no more.

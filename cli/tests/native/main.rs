@@ -17,6 +17,7 @@ mod hosts;
 mod kept;
 mod limits;
 mod receipts;
+mod reconnecting;
 mod round_trips;
 mod screen;
 mod sessions;

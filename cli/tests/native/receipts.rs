@@ -241,7 +241,7 @@ fn json_is_printed_without_a_receipt_too() {
     let mut server = Server::start(&home);
     let mark = home.path("mark");
     let line = format!("echo part; touch {}; exec sleep 1000", text(&mark));
-    let client = Client::start(home.exec(["--json", "-v", &server.target(), &line]));
+    let client = Client::start(home.exec(["--json", "-v", "--no-reconnect", &server.target(), &line]));
     eventually(PATIENCE, "the output was written", || mark.exists());
     // Another command comes and goes behind it, on the same thread of the server.
     run(home.exec([&server.target(), "true"])).ended(0);

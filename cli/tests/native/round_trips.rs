@@ -186,6 +186,7 @@ fn a_command_on_an_open_connection_costs_one() {
         trust: HostTrust { accept_new: true, ..HostTrust::default() },
         keys: vec![UserKey { public, signer, source: "test".to_owned() }],
         sure: true,
+        lasting: remora_client::Lasting::default(),
         connect_timeout: PATIENCE,
         observer: None,
         tap: None,

@@ -425,7 +425,7 @@ fn the_terminal_is_restored_whatever_happens() {
         assert_eq!(modes(&at.screen), before);
     }
     for line in ["", "sleep 1000"] {
-        at.start("");
+        at.start("--no-reconnect");
         at.screen.type_text(line);
         if !line.is_empty() {
             at.screen.press(&["Enter"]);
@@ -456,7 +456,7 @@ fn what_a_program_asked_of_the_terminal_is_taken_back_when_it_cannot() {
         let target = at.server.target();
         let line = format!("{FULL_SCREEN}; {then}");
         if verb == "shell" {
-            at.start("");
+            at.start("--no-reconnect");
             at.screen.enter(&line);
         } else {
             let file = at.home.path("line");
@@ -467,7 +467,7 @@ fn what_a_program_asked_of_the_terminal_is_taken_back_when_it_cannot() {
         at.screen.shows("full-screen");
         at.screen.modes()
     };
-    for verb in ["shell", "exec -t"] {
+    for verb in ["shell", "exec -t --no-reconnect"] {
         assert_eq!(begin(&at, verb, "sleep 1000"), FULL_SCREEN_MODES);
         at.server.kill();
         let seen = at.screen.shows("left with 198");
@@ -702,7 +702,7 @@ fn who_comes_back_to_a_session_that_is_gone_is_told() {
     );
     at.screen.press(&["C-d"]);
     at.screen.shows("left with 0");
-    at.start("--session build");
+    at.start("--session build --no-reconnect");
     assert!(!at.screen.text().contains("is new"), "{}", at.screen.text());
     at.server.kill();
     at.screen.shows("back to its session: remora shell --session build");

@@ -237,7 +237,8 @@ fn a_server_that_hangs_up_during_the_handshake_is_194() {
 fn a_server_killed_in_the_middle_is_198() {
     let home = Home::with_key();
     let mut server = Server::start(&home);
-    let mut client = Client::start(home.exec([&server.target(), "echo $$; exec sleep 1000"]));
+    let words = ["--no-reconnect", &server.target(), "echo $$; exec sleep 1000"];
+    let mut client = Client::start(home.exec(words));
     let command = client.number();
     server.kill();
     let class = format!("remora: {}: lost: ", server.target());

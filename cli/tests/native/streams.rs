@@ -197,7 +197,8 @@ fn nothing_of_a_command_is_left_behind_on_the_host() {
     }
     run(home.exec(["--timeout", "50ms", &server.target(), "sleep 1000"])).ended(124);
     run(home.exec(["--argv", &server.target(), "nonexistent"])).ended(127);
-    let mut client = Client::start(home.exec([&server.target(), "echo $$; exec sleep 1000"]));
+    let words = ["--no-reconnect", &server.target(), "echo $$; exec sleep 1000"];
+    let mut client = Client::start(home.exec(words));
     let group = client.number();
     client.signal("KILL");
     client.finish();

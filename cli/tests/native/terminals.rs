@@ -203,7 +203,7 @@ fn the_terminal_is_restored_when_the_client_is_ended_or_the_connection_lost() {
     let line = format!("echo ready; sleep 0.3; kill -KILL {}; sleep 1000", server.pid());
     let done = at_terminal(
         &home,
-        &["exec", "-t", &server.target(), &line],
+        &["exec", "-t", "--no-reconnect", &server.target(), &line],
         json!([
             ["modes"],
             ["expect", "ready\r\n"],

@@ -137,6 +137,11 @@ fn who_leaves_before_the_host_has_answered_does_not_know_what_became_of_the_comm
     }
 }
 
+/// A command that nobody comes back for: there is nobody to come back to it at `local` anyway.
+fn once<'a>(target: &'a str, line: &'a str) -> Vec<&'a str> {
+    if target == "local" { vec![target, line] } else { vec!["--no-reconnect", target, line] }
+}
+
 #[test]
 fn a_killed_client_takes_its_commands_whole_group_with_it() {
     let home = Home::with_key();
@@ -147,7 +152,7 @@ fn a_killed_client_takes_its_commands_whole_group_with_it() {
     // `local` has its server in the client's own process, which is killed with it: its spawner is left, and tidies up.
     for target in [&server.target(), "local"] {
         for line in ["echo $$; exec sleep 1000", "echo $$; yes >&2; sleep 1000", &stubborn] {
-            let mut client = Client::start(home.exec([target, line]));
+            let mut client = Client::start(home.exec(once(target, line)));
             let group = client.number();
             eventually(PATIENCE, "the command runs", || !group_members(group).is_empty());
             client.signal("KILL");
@@ -161,7 +166,8 @@ fn a_killed_client_takes_its_commands_whole_group_with_it() {
 fn a_killed_server_takes_its_commands_with_it_and_the_client_says_that_the_outcome_is_lost() {
     let home = Home::with_key();
     let mut server = Server::start(&home);
-    let mut client = Client::start(home.exec([&server.target(), "echo $$; sleep 1000 & sleep 1000"]));
+    let target = server.target();
+    let mut client = Client::start(home.exec(once(&target, "echo $$; sleep 1000 & sleep 1000")));
     let group = client.number();
     server.kill();
     client.finish().complained(198, &format!("remora: {}: lost: ", server.target()), "");
@@ -174,7 +180,7 @@ fn a_killed_client_does_not_end_another_clients_command() {
     let server = Server::start(&home);
     let mut stays = Client::start(home.exec([&server.target(), TELLS]));
     let _ = stays.number();
-    let mut goes = Client::start(home.exec([&server.target(), "echo $$; exec sleep 1000"]));
+    let mut goes = Client::start(home.exec(once(&server.target(), "echo $$; exec sleep 1000")));
     let group = goes.number();
     goes.signal("KILL");
     goes.finish();
@@ -195,7 +201,7 @@ fn the_command_of_a_killed_client_may_tidy_up_before_it_is_killed() {
             "exec 2> /dev/null; trap 'echo tidy > {0}; exit' TERM; echo $$; while :; do sleep 0.05; done",
             text(&mark)
         );
-        let mut client = Client::start(home.exec([target, &line]));
+        let mut client = Client::start(home.exec(once(target, &line)));
         let group = client.number();
         client.signal("KILL");
         client.finish();

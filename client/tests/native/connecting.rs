@@ -56,6 +56,7 @@ fn options(keys: Vec<PrivateKey>, trust: HostTrust) -> Options {
         trust,
         keys: keys.collect(),
         sure: false,
+        lasting: remora_client::Lasting::default(),
         connect_timeout: Duration::from_secs(10),
         observer: None,
         tap: None,

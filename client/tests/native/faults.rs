@@ -40,7 +40,7 @@ async fn a_server_that_breaks_the_protocol_is_told_and_not_believed() {
         ("a receipt between the ends", [ends(Stream::Stdout, 0), good].concat(), 12),
         ("no outcome", [output(b"", b""), frame(Kind::Receipt, 1, &no_outcome)].concat(), 12),
         ("a receipt of no job", frame(Kind::Receipt, 9, &receipt(b"", b"")), 5),
-        ("a start of no job", frame(Kind::Started, 9, &proto::Started { pid: 1 }), 5),
+        ("a start of no job", frame(Kind::Started, 9, &proto::Started { pid: 1, stdin: None }), 5),
         ("data of no job", raw_frame(Kind::Stdout, 9, &[0; 9]), 5),
         ("stdin from the host", data(Stream::Stdin, 0, b"x"), 4),
         ("a job from the host", frame(Kind::Start, 2, &proto::Start::default()), 4),

@@ -127,6 +127,7 @@ pub(crate) fn server_hello() -> proto::ServerHello {
         version_max: 1,
         nonce: vec![1; limits::NONCE],
         boot_id: vec![2; 16],
+        epoch: vec![3; 16],
         stdin_window: limits::WINDOW,
         max_jobs: 16,
         max_control: limits::CONTROL as u32,

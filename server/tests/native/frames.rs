@@ -212,9 +212,12 @@ async fn an_accepted_client_that_breaks_the_protocol_is_told_and_its_job_ended()
 async fn more_jobs_at_a_time_than_allowed_are_a_fault() {
     let host = Host::start().await;
     let mut peer = host.peer().await;
-    let waiting = start(&host.user, "read x");
+    let waiting = |channel: u32| proto::Start {
+        job_id: u128::from(channel).to_be_bytes().to_vec(),
+        ..start(&host.user, "read x")
+    };
     let all: Vec<u8> =
-        (1..=limits::JOBS + 1).flat_map(|channel| frame(Kind::Start, channel, &waiting)).collect();
+        (1..=limits::JOBS + 1).flat_map(|channel| frame(Kind::Start, channel, &waiting(channel))).collect();
     peer.send_bytes(&all).await;
     timeout(PATIENCE, peer.expect_fault(7, "one job too many")).await.expect("a fault");
     host.is_alive().await;

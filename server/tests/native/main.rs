@@ -13,4 +13,5 @@ mod frames;
 mod host;
 mod peer;
 mod proofs;
+mod resuming;
 mod signed;

@@ -26,6 +26,6 @@ pub fn generate() -> Result<String, Box<dyn std::error::Error>> {
     let requests = descriptors.file.into_iter().map(|file| (module.clone(), file)).collect();
     let code = config.generate(requests)?.remove(&module).unwrap_or_default();
     Ok(format!(
-        "// Made by tools/protogen from wire/proto/remora.proto; `./check` compares. Don't edit.\n{code}"
+        "// Made by tools/protogen from wire/proto/remora.proto; `./check` compares. Don't edit. It is as long as its messages are many.\n{code}"
     ))
 }

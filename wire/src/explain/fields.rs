@@ -53,6 +53,9 @@ fn control(kind: Kind, body: &[u8]) -> String {
         Kind::Ask => message::<proto::Ask>(body),
         Kind::Answer => message::<proto::Answer>(body),
         Kind::Close => message::<proto::Close>(body),
+        Kind::Detached => message::<proto::Detached>(body),
+        Kind::Settled => message::<proto::Settled>(body),
+        Kind::Leave => message::<proto::Leave>(body),
         Kind::Ping | Kind::Pong | Kind::Stdin | Kind::Stdout | Kind::Stderr => {
             preview(body, body.len() as u64)
         }

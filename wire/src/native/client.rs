@@ -34,6 +34,8 @@ pub enum ClientEvent {
         channel: u32,
         /// Process id on the host.
         pid: u64,
+        /// It was gone on with: [`Client::stdin`] tells where its stdin is.
+        resumed: bool,
     },
     /// The command of a job with job control was stopped, or goes on.
     Stopped {
@@ -76,6 +78,13 @@ pub enum ClientEvent {
         /// How it ended, with the evidence.
         receipt: Box<proto::Receipt>,
     },
+    /// A job goes on, and no more on this connection.
+    Detached {
+        /// The job's channel, which is free of it now.
+        channel: u32,
+        /// Why, for people.
+        text: String,
+    },
     /// No new jobs, please.
     GoAway {
         /// Why, for people.
@@ -115,12 +124,27 @@ pub enum StartError {
     NoChannel,
 }
 
-#[derive(Debug)]
-struct Job {
+/// How far a job's streams are: what a new connection needs, to go on where the last one was lost.
+#[derive(Clone, Copy, Debug)]
+pub struct Streams {
     stdin: Outgoing,
     stdout: Incoming,
     stderr: Incoming,
 }
+
+impl Streams {
+    /// Where its client goes on. `known`: the host has said that it has the job. `attempt` counts connections from 1.
+    fn resume(&self, known: bool, attempt: u32) -> proto::Resume {
+        proto::Resume {
+            stdout: Some(self.stdout.position()),
+            stderr: Some(self.stderr.position()),
+            known,
+            attempt,
+        }
+    }
+}
+
+type Job = Streams;
 
 impl Job {
     fn incoming(&mut self, stream: Stream) -> Option<&mut Incoming> {
@@ -223,6 +247,16 @@ impl Client {
     /// # Errors
     /// [`StartError`]; nothing was sent then.
     pub fn start(&mut self, start: &proto::Start) -> Result<u32, StartError> {
+        let channel = self.last_channel.checked_add(1).ok_or(StartError::NoChannel)?;
+        self.start_on(channel, start)?;
+        Ok(channel)
+    }
+
+    /// Starts a job on a channel of the caller's choice, above all before it: one that was asked for while there was no connection.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was sent then.
+    pub fn start_on(&mut self, channel: u32, start: &proto::Start) -> Result<(), StartError> {
         let Phase::Greeted { stdin_window, control_limit, max_jobs, .. } = self.phase else {
             return Err(StartError::NotGreeted);
         };
@@ -233,7 +267,10 @@ impl Client {
         if self.jobs.len() >= max_jobs as usize {
             return Err(StartError::TooManyJobs(max_jobs));
         }
-        self.last_channel = self.last_channel.checked_add(1).ok_or(StartError::NoChannel)?;
+        if channel <= self.last_channel {
+            return Err(StartError::NoChannel);
+        }
+        self.last_channel = channel;
         let mut stdin = Outgoing::new(if start.no_stdin { 0 } else { stdin_window });
         if start.no_stdin {
             // The start has said so: there is no end to tell.
@@ -244,9 +281,53 @@ impl Client {
             stdout: Incoming::new(output_window(start, self.output_window)),
             stderr: Incoming::new(output_window(start, self.output_window)),
         };
-        self.jobs.insert(self.last_channel, job);
-        push(&mut self.out, Kind::Start, self.last_channel, start);
-        Ok(self.last_channel)
+        self.jobs.insert(channel, job);
+        push(&mut self.out, Kind::Start, channel, start);
+        Ok(())
+    }
+
+    /// Sends again the start of a job that a lost connection had, on the channel it had there, to go on with it where `streams`
+    /// are. Jobs come in the order of their channels. `known`: the host has said that it has the job. `attempt` counts
+    /// connections from 1.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was sent then.
+    pub fn resume(
+        &mut self,
+        channel: u32,
+        start: &mut proto::Start,
+        streams: &Streams,
+        known: bool,
+        attempt: u32,
+    ) -> Result<(), StartError> {
+        start.resume = Some(streams.resume(known, attempt));
+        self.start_on(channel, start)?;
+        if let Some(job) = self.jobs.get_mut(&channel) {
+            job.stdin = streams.stdin.hold();
+            job.stdout = streams.stdout.again();
+            job.stderr = streams.stderr.again();
+        }
+        Ok(())
+    }
+
+    /// The streams of a job, to go on with it on another connection; none when it is over.
+    pub fn streams(&self, channel: u32) -> Option<Streams> {
+        self.jobs.get(&channel).copied()
+    }
+
+    /// Number of the last channel that was used.
+    pub fn last_channel(&self) -> u32 {
+        self.last_channel
+    }
+
+    /// Tells that the receipt of a job is here and was checked: the host may forget the job.
+    pub fn settle(&mut self, job_id: &[u8]) {
+        push(&mut self.out, Kind::Settled, 0, &proto::Settled { job_id: job_id.to_vec() });
+    }
+
+    /// Tells that nobody comes back for what runs here.
+    pub fn leave(&mut self) {
+        push(&mut self.out, Kind::Leave, 0, &proto::Leave {});
     }
 
     /// The stdin of a job; none when the job is over.
@@ -272,6 +353,7 @@ impl Client {
     pub fn end_stdin(&mut self, channel: u32) {
         if let Some(job) = self.jobs.get_mut(&channel)
             && !job.stdin.ended()
+            && !job.stdin.held()
         {
             job.stdin.end();
             let end = proto::End { stream: proto::Stream::Stdin as i32, length: job.stdin.sent() };
@@ -353,6 +435,9 @@ impl Client {
                 Piece::Data { stream, channel, offset, bytes } => {
                     self.expect_open(stream.kind())?;
                     let job = self.jobs.get_mut(&channel).ok_or(Fault::UnknownChannel(channel))?;
+                    if job.stdin.held() {
+                        return Err(Fault::UnexpectedKind(stream.kind()));
+                    }
                     let incoming = job.incoming(stream).ok_or(Fault::UnexpectedKind(stream.kind()))?;
                     incoming.handle_data(offset, bytes.len() as u64)?;
                     Some(ClientEvent::Data { channel, stream, offset, bytes })
@@ -443,13 +528,32 @@ impl Client {
 
     fn handle_job(&mut self, kind: Kind, channel: u32, body: Bytes) -> Result<Option<ClientEvent>, Fault> {
         let unknown = Fault::UnknownChannel(channel);
+        let window = match self.phase {
+            Phase::Greeted { stdin_window, .. } => stdin_window,
+            _ => 0,
+        };
+        // Where a job goes on is said before anything else of it.
+        let first = matches!(kind, Kind::Started | Kind::Receipt | Kind::Detached);
+        if !first && self.jobs.get(&channel).is_some_and(|job| job.stdin.held()) {
+            return Err(Fault::UnexpectedKind(kind));
+        }
         match kind {
             Kind::Started => {
                 let started: proto::Started = parse(kind, body)?;
-                if !self.jobs.contains_key(&channel) {
-                    return Err(unknown);
+                let job = self.jobs.get_mut(&channel).ok_or(unknown)?;
+                let resumed = job.stdin.held();
+                if resumed != started.stdin.is_some() {
+                    return Err(Fault::Malformed { kind, what: "it doesn't fit its start" });
                 }
-                Ok(Some(ClientEvent::Started { channel, pid: started.pid }))
+                if let Some(position) = &started.stdin {
+                    job.stdin.handle_position(position, window)?;
+                }
+                Ok(Some(ClientEvent::Started { channel, pid: started.pid, resumed }))
+            }
+            Kind::Detached => {
+                let detached: proto::Detached = parse(kind, body)?;
+                self.jobs.remove(&channel).ok_or(unknown)?;
+                Ok(Some(ClientEvent::Detached { channel, text: detached.text }))
             }
             Kind::Stopped => {
                 let stopped: proto::Stopped = parse(kind, body)?;

@@ -77,6 +77,16 @@ pub enum Fault {
     /// The other side was too slow.
     #[error("no complete handshake within its time")]
     HandshakeTimeout,
+    /// The host goes on with a stdin at an offset whose bytes are gone, or were never sent.
+    #[error("it goes on with stdin at offset {at}, and {kept} to {sent} are kept")]
+    WrongResume {
+        /// The offset.
+        at: u64,
+        /// Offset of the first byte that is kept.
+        kept: u64,
+        /// Offset behind the last byte that was sent.
+        sent: u64,
+    },
     /// This side has a fault of its own. Not the peer's doing.
     #[error("internal fault")]
     Internal,
@@ -102,6 +112,7 @@ impl Fault {
             Fault::TooManyAttempts => 14,
             Fault::HandshakeTimeout => 15,
             Fault::Internal => 16,
+            Fault::WrongResume { .. } => 17,
         }
     }
 }

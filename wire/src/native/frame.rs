@@ -65,6 +65,10 @@ kinds! {
     Ask = 0x0b, "ask";
     /// `Answer`.
     Answer = 0x0c, "answer";
+    /// `Settled`.
+    Settled = 0x0d, "settled";
+    /// `Leave`.
+    Leave = 0x0e, "leave";
     /// `Start`.
     Start = 0x10, "start";
     /// `Started`.
@@ -85,6 +89,8 @@ kinds! {
     Resize = 0x18, "resize";
     /// `Stopped`.
     Stopped = 0x19, "stopped";
+    /// `Detached`.
+    Detached = 0x1a, "detached";
     /// Bytes of stdin.
     Stdin = 0x20, "stdin";
     /// Bytes of stdout.

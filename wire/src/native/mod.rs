@@ -14,7 +14,7 @@ mod queue;
 mod server;
 mod stream;
 
-pub use client::{Client, ClientEvent, StartError};
+pub use client::{Client, ClientEvent, StartError, Streams};
 pub use endpoint::Endpoint;
 pub use fault::Fault;
 pub use frame::{Decoder, FIRST_IGNORABLE, Kind, Piece, Stream, control_header, data_header};

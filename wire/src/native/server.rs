@@ -30,7 +30,8 @@ pub enum ServerEvent {
         /// The proof.
         proof: proto::authenticate::Proof,
     },
-    /// A job is asked for. Its last answer is [`Server::receipt`].
+    /// A job is asked for, or is gone on with where the start has a `resume`. Its last answer is [`Server::receipt`], or
+    /// [`Server::detach`].
     Start {
         /// Its channel.
         channel: u32,
@@ -88,6 +89,13 @@ pub enum ServerEvent {
     },
     /// A question that needs no job. To be answered with [`Server::answer`].
     Ask(Box<proto::Ask>),
+    /// The client has a job's receipt: the job may be forgotten.
+    Settled {
+        /// Whatever the client says is the job's id: 16 bytes.
+        job_id: Vec<u8>,
+    },
+    /// The client goes for good: nobody comes back for what runs here.
+    Leave,
     /// The client ends the connection because of this.
     Fault {
         /// Its code.
@@ -104,6 +112,8 @@ pub struct Greeting {
     pub nonce: [u8; limits::NONCE],
     /// This boot of the host.
     pub boot_id: [u8; 16],
+    /// The time within which it forgets no job.
+    pub epoch: [u8; 16],
     /// Initial credit of every stdin, bytes.
     pub stdin_window: u64,
     /// Jobs at a time.
@@ -117,6 +127,8 @@ struct Job {
     stdin: Incoming,
     stdout: Outgoing,
     stderr: Outgoing,
+    /// It is gone on with, and the client doesn't know yet where its stdin is.
+    held: bool,
 }
 
 impl Job {
@@ -176,6 +188,7 @@ impl Server {
             version_max: VERSION_MAX,
             nonce: greeting.nonce.to_vec(),
             boot_id: greeting.boot_id.to_vec(),
+            epoch: greeting.epoch.to_vec(),
             stdin_window,
             max_jobs: greeting.max_jobs,
             max_control: limits::CONTROL as u32,
@@ -267,10 +280,32 @@ impl Server {
         self.phase = Phase::Ended;
     }
 
-    /// Tells that a job's command runs.
+    /// Tells that a job's command runs, its stdin at offset 0.
     pub fn started(&mut self, channel: u32, pid: u64) {
-        if self.jobs.contains_key(&channel) {
-            push(&mut self.out, Kind::Started, channel, &proto::Started { pid });
+        self.resumed(channel, pid, &proto::StdinPosition::default());
+    }
+
+    /// Tells that a job is gone on with, and where its stdin is. To be said before anything else of it.
+    pub fn resumed(&mut self, channel: u32, pid: u64, at: &proto::StdinPosition) {
+        let Some(job) = self.jobs.get_mut(&channel) else { return };
+        let stdin = std::mem::take(&mut job.held).then(|| {
+            let window = job.stdin.window();
+            job.stdin = Incoming::at(at.received, at.consumed, window);
+            // A job that has no stdin is told of none.
+            let ended = at.ended || window == 0;
+            job.stdin.set_ended(ended);
+            if at.stopped {
+                job.stdin.stop();
+            }
+            proto::StdinPosition { ended, ..*at }
+        });
+        push(&mut self.out, Kind::Started, channel, &proto::Started { pid, stdin });
+    }
+
+    /// Closes the channel of a job that goes on elsewhere. Frames for it that are still on their way are ignored.
+    pub fn detach(&mut self, channel: u32, text: &str) {
+        if self.jobs.remove(&channel).is_some() {
+            push(&mut self.out, Kind::Detached, channel, &proto::Detached { text: text.to_owned() });
         }
     }
 
@@ -407,6 +442,9 @@ impl Server {
             return self.discard(stream.kind(), size).map(|()| None);
         }
         let Some(job) = self.jobs.get_mut(&channel) else { return self.late(channel).map(|()| None) };
+        if job.held {
+            return Err(Fault::UnexpectedKind(stream.kind()));
+        }
         job.stdin.handle_data(offset, bytes.len() as u64)?;
         Ok(Some(ServerEvent::Data { channel, offset, bytes }))
     }
@@ -483,9 +521,21 @@ impl Server {
                 }
                 Ok(Some(ServerEvent::Ask(Box::new(parse(kind, body)?))))
             }
+            (Phase::Open { .. }, Kind::Settled) => {
+                let job_id = parse::<proto::Settled>(kind, body)?.job_id;
+                if job_id.len() != limits::JOB_ID {
+                    return Err(Fault::Malformed { kind, what: "its job id isn't 16 bytes" });
+                }
+                Ok(Some(ServerEvent::Settled { job_id }))
+            }
+            (Phase::Open { .. }, Kind::Leave) => {
+                let _: proto::Leave = parse(kind, body)?;
+                Ok(Some(ServerEvent::Leave))
+            }
             (Phase::Open { .. }, _) => self.handle_job(kind, channel, body),
             (Phase::Unauthenticated { .. }, kind)
-                if kind.code() >= Kind::Start.code() || kind == Kind::Ask =>
+                if kind.code() >= Kind::Start.code()
+                    || matches!(kind, Kind::Ask | Kind::Settled | Kind::Leave) =>
             {
                 self.discard(kind, size).map(|()| None)
             }
@@ -526,11 +576,19 @@ impl Server {
             check_size(Kind::Start, &terminal.size.unwrap_or_default())?;
         }
         let window = output_window(&start, usual_window);
+        let position = |position: Option<proto::Position>| match position.unwrap_or_default() {
+            at if at.consumed <= at.received && at.received <= at.consumed.saturating_add(window) => {
+                Ok(Outgoing::at(at.received, at.consumed, window))
+            }
+            _ => Err(malformed("it goes on with a stream where nobody can be")),
+        };
+        let resume = start.resume.unwrap_or_default();
         self.last_channel = channel;
         let job = Job {
             stdin: Incoming::new(if start.no_stdin { 0 } else { self.stdin_window }),
-            stdout: Outgoing::new(window),
-            stderr: Outgoing::new(window),
+            stdout: position(resume.stdout)?,
+            stderr: position(resume.stderr)?,
+            held: start.resume.is_some(),
         };
         self.jobs.insert(channel, job);
         Ok(ServerEvent::Start { channel, start: Box::new(start) })
@@ -544,6 +602,7 @@ impl Server {
         }
         let Some(job) = self.jobs.get_mut(&channel) else { return self.late(channel).map(|()| None) };
         match kind {
+            Kind::End if job.held => Err(Fault::UnexpectedKind(kind)),
             Kind::End => {
                 let end: proto::End = parse(kind, body)?;
                 if end.stream() != proto::Stream::Stdin {

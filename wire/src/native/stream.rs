@@ -1,6 +1,7 @@
 //! The two ends of a stream: what was sent, what may be sent, what was consumed.
 
 use super::fault::Fault;
+use super::proto;
 
 /// The sending end.
 #[derive(Clone, Copy, Debug)]
@@ -10,12 +11,43 @@ pub struct Outgoing {
     limit: u64,
     ended: bool,
     stopped: bool,
+    /// The receiver has yet to say where it goes on.
+    held: bool,
 }
 
 impl Outgoing {
     /// A stream at offset 0 that may send up to `limit`.
     pub fn new(limit: u64) -> Self {
-        Outgoing { sent: 0, consumed: 0, limit, ended: false, stopped: false }
+        Outgoing { sent: 0, consumed: 0, limit, ended: false, stopped: false, held: false }
+    }
+
+    /// A stream that goes on at offset `sent` on a new connection, with a window behind `consumed`.
+    pub(super) fn at(sent: u64, consumed: u64, window: u64) -> Self {
+        Outgoing { sent, consumed, limit: consumed.saturating_add(window), ..Outgoing::new(0) }
+    }
+
+    /// The same stream on a new connection: nothing is sent until its receiver has said where it goes on.
+    pub(super) fn hold(self) -> Self {
+        Outgoing { ended: false, held: true, ..self }
+    }
+
+    /// The receiver goes on where it says.
+    pub(super) fn handle_position(&mut self, at: &proto::StdinPosition, window: u64) -> Result<(), Fault> {
+        let (kept, sent) = (self.consumed, self.sent);
+        if !(kept..=sent).contains(&at.received) || at.consumed > at.received {
+            return Err(Fault::WrongResume { at: at.received, kept, sent });
+        }
+        let consumed = at.consumed.max(kept);
+        *self =
+            Outgoing { ended: at.ended, stopped: at.stopped, ..Outgoing::at(at.received, consumed, window) };
+        // A window that has shrunk meanwhile takes nothing back.
+        self.limit = self.limit.max(self.sent);
+        Ok(())
+    }
+
+    /// Whether the receiver has yet to say where it goes on.
+    pub fn held(&self) -> bool {
+        self.held
     }
 
     /// Offset of the next byte to send.
@@ -30,7 +62,7 @@ impl Outgoing {
 
     /// How many bytes may be sent now.
     pub fn room(&self) -> u64 {
-        if self.ended || self.stopped { 0 } else { self.limit - self.sent }
+        if self.ended || self.stopped || self.held { 0 } else { self.limit - self.sent }
     }
 
     /// Whether this side said that the stream ends.
@@ -88,6 +120,21 @@ impl Incoming {
         Incoming { received: 0, consumed: 0, limit: window, window, ended: false, stopped: false }
     }
 
+    /// A stream that goes on at offset `received` on a new connection, with a window behind `consumed`.
+    pub(super) fn at(received: u64, consumed: u64, window: u64) -> Self {
+        Incoming { received, consumed, limit: consumed.saturating_add(window), ..Incoming::new(window) }
+    }
+
+    /// The same stream on a new connection.
+    pub(super) fn again(self) -> Self {
+        Incoming::at(self.received, self.consumed, self.window)
+    }
+
+    /// How far it is.
+    pub(super) fn position(&self) -> proto::Position {
+        proto::Position { received: self.received, consumed: self.consumed }
+    }
+
     /// Offset of the next byte to come.
     pub fn received(&self) -> u64 {
         self.received
@@ -134,6 +181,14 @@ impl Incoming {
         }
         self.limit = limit;
         Some((self.consumed, limit))
+    }
+
+    pub(super) fn window(&self) -> u64 {
+        self.window
+    }
+
+    pub(super) fn set_ended(&mut self, ended: bool) {
+        self.ended = ended;
     }
 
     /// This side wants no more. True the first time.

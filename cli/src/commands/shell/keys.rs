@@ -194,8 +194,8 @@ impl Leaving {
     }
 
     /// Whether what is typed leaves.
-    pub(super) fn typed(&mut self, bytes: &[u8], now: Instant) -> bool {
-        let silent = self.unanswered.is_some_and(|since| now.duration_since(since) >= SILENCE);
+    pub(super) fn typed(&mut self, bytes: &[u8], lost: bool, now: Instant) -> bool {
+        let silent = lost || self.unanswered.is_some_and(|since| now.duration_since(since) >= SILENCE);
         self.unanswered.get_or_insert(now);
         for byte in bytes {
             if self.tilde && *byte == b'.' && silent {
@@ -287,15 +287,17 @@ mod tests {
         let start = Instant::now();
         let later = start + SILENCE;
         let mut leaving = Leaving::new();
-        assert!(!leaving.typed(b"x\r", start));
-        assert!(!leaving.typed(b"~", later));
-        assert!(leaving.typed(b".", later));
+        assert!(!leaving.typed(b"x\r", false, start));
+        assert!(!leaving.typed(b"~", false, later));
+        assert!(leaving.typed(b".", false, later));
         let mut leaving = Leaving::new();
-        assert!(!leaving.typed(b"x\r~.", start), "it may just be slow");
+        assert!(!leaving.typed(b"x\r~.", false, start), "it may just be slow");
         leaving.heard();
-        assert!(!leaving.typed(b"\r~.", later), "it answered");
-        assert!(!leaving.typed(b"x~.", later + SILENCE), "not at the beginning of a line");
-        assert!(leaving.typed(b"\r~.", later + SILENCE));
+        assert!(!leaving.typed(b"\r~.", false, later), "it answered");
+        assert!(!leaving.typed(b"x~.", false, later + SILENCE), "not at the beginning of a line");
+        assert!(leaving.typed(b"\r~.", false, later + SILENCE));
+        let mut leaving = Leaving::new();
+        assert!(leaving.typed(b"~.", true, start), "nobody can answer");
     }
 
     #[test]

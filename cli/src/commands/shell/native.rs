@@ -8,14 +8,15 @@ use remora_client::{
     Class, Connection, Finished, Outcome, Request, Target, exit_status, outcome_of, proto, session_name,
     terminal_like,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
+use tokio::task::JoinHandle;
 
 use super::super::ending::{in_session, job_id, killed_by, lost, not_started};
 use super::super::local::LocalServer;
 use super::super::place::{Entered, Place, enter};
 use super::super::sessions::unanswered;
 use super::super::timeline::Timeline;
-use super::super::{session, tty};
+use super::super::{outage, session, tty};
 use super::jobs::{Jobs, Live};
 use super::keys::{CTRL_D, Keys, Sent};
 use super::prompt::{Shown, Style, took};
@@ -59,6 +60,12 @@ pub(super) struct Native {
     /// Of the last line.
     pub(super) status: u8,
     pub(super) jobs: Jobs,
+    /// For how long the host keeps a job that nobody is connected to.
+    linger: Duration,
+    /// Rings when a line was drawn over what is shown, and is gone.
+    redrawn: Arc<Notify>,
+    /// Shows losses of the connection.
+    losses: JoinHandle<()>,
 }
 
 /// What a line led to.
@@ -75,7 +82,7 @@ impl Native {
     /// # Errors
     /// No connection, or the host has no session for us.
     pub(super) async fn open(
-        place: Place,
+        mut place: Place,
         shell: &Shell,
         interactive: bool,
         style: Style,
@@ -85,6 +92,11 @@ impl Native {
             Some(name) => name.clone(),
             None => fresh_name(&place.name())?,
         };
+        let (lasting, mut watch) = outage::watch(&shell.staying);
+        place.lasting = lasting;
+        let redrawn = Arc::new(Notify::new());
+        let (bell, shown) = (redrawn.clone(), escape(&place.name()));
+        let losses = tokio::spawn(async move { watch.show(&shown, || bell.notify_one()).await });
         let question =
             async |connection: &Connection| connection.open_session(session_name(&session, false)).await;
         let entered = enter(place, &shell.reach, &timeline, question).await?;
@@ -121,6 +133,9 @@ impl Native {
             timeline,
             status: 0,
             jobs: Jobs::default(),
+            linger: outage::linger(&shell.staying),
+            redrawn,
+            losses,
             place,
         })
     }
@@ -196,6 +211,7 @@ impl Native {
     pub(super) fn start(&mut self, line: &[u8], login: bool) -> Result<Live, Failure> {
         let name = self.place.name();
         let mut request = Request::line(line);
+        request.linger = self.linger;
         request.session = Some(session_name(&self.session, true));
         request.login = login;
         request.environment = self.environment.clone();
@@ -224,8 +240,14 @@ impl Native {
         typed: Vec<u8>,
         with: &mut With<'_>,
     ) -> Result<After, Failure> {
-        let mut around =
-            Around { screen: with.screen, keys: with.keys, signals: with.signals, jobs: &mut self.jobs };
+        let mut around = Around {
+            screen: with.screen,
+            keys: with.keys,
+            signals: with.signals,
+            jobs: &mut self.jobs,
+            connection: &self.connection,
+            redrawn: &self.redrawn,
+        };
         let name = self.place.name();
         let ran = run(&mut live, &mut around, typed).await;
         let in_order = match &ran {
@@ -253,6 +275,10 @@ impl Native {
                 self.status = 130;
                 self.note(with, "the host ends the command").await?;
                 Vec::new()
+            }
+            Ran::Left if self.connection.lost().is_some() => {
+                let text = outage::left("~. or Ctrl-C", self.linger);
+                return Err(self.keeping(Failure::new(Class::Lost, &name, text)));
             }
             Ran::Left => {
                 let text = "you left by ~. (198); the host ends the command";
@@ -376,7 +402,9 @@ impl Native {
 
     /// Leaves in order: what was made for this shell ends with it.
     pub(super) async fn leave(self) {
-        if self.fresh
+        if self.fresh && self.connection.lost().is_some() {
+            hint(&format!("session {} is left behind: the connection is lost", escape(&self.session)));
+        } else if self.fresh
             && self.server.is_none()
             && let Err(error) = self.connection.end_session(session_name(&self.session, true)).await
         {
@@ -391,9 +419,12 @@ impl Native {
 
     /// Closes the connection; the host ends what still runs.
     pub(super) async fn close(self) {
-        let Native { connection, server, jobs, .. } = self;
+        let Native { connection, server, jobs, losses, .. } = self;
+        losses.abort();
         drop(jobs);
-        drop(connection);
+        if let Ok(connection) = Arc::try_unwrap(connection) {
+            connection.leave().await;
+        }
         if let Some(server) = server {
             server.finish().await;
         }

@@ -8,10 +8,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use remora_client::{Finished, JobError, Reader};
-use tokio::sync::Mutex;
+use remora_client::{Connection, Finished, JobError, Reader};
+use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
+use super::super::outage;
+use super::super::tty::Interrupts;
 use super::jobs::{Jobs, Live, News};
 use super::keys::{Keys, Leaving};
 use super::screen::{Of, Screen};
@@ -33,6 +35,9 @@ pub(super) struct Around<'a> {
     pub(super) signals: &'a mut Signals,
     /// The others.
     pub(super) jobs: &'a mut Jobs,
+    pub(super) connection: &'a Connection,
+    /// Rings when a line was drawn over what is shown, and is gone.
+    pub(super) redrawn: &'a Notify,
 }
 
 /// What came of it.
@@ -74,6 +79,7 @@ pub(super) async fn run(live: &mut Live, around: &mut Around<'_>, typed: Vec<u8>
     };
     let feed = async {
         let Some(keys) = around.keys else { return std::future::pending().await };
+        let mut given_up = Interrupts::default();
         if !typed.is_empty() {
             sent.add(&typed);
             tokio::time::sleep(BEFORE_TYPED).await;
@@ -88,7 +94,8 @@ pub(super) async fn run(live: &mut Live, around: &mut Around<'_>, typed: Vec<u8>
                 Ok(None) => return Ran::End(signal_hook::consts::SIGHUP),
                 Err(error) => return Ran::Broken(error),
             };
-            if leaving.borrow_mut().typed(&bytes, Instant::now()) {
+            let lost = around.connection.lost().is_some();
+            if leaving.borrow_mut().typed(&bytes, lost, Instant::now()) || given_up.typed(&bytes, lost) {
                 return Ran::Left;
             }
             // Before it is written: what the job doesn't take any more is typed again at the prompt.
@@ -117,6 +124,15 @@ pub(super) async fn run(live: &mut Live, around: &mut Around<'_>, typed: Vec<u8>
     });
     let (mut pump, mut feed, mut stopped) = (pin!(pump), pin!(feed), pin!(stopped));
     let mut interrupts = 0;
+    let redraw = async {
+        loop {
+            around.redrawn.notified().await;
+            if screen.lock().await.is_filled() {
+                outage::redraw(job).await;
+            }
+        }
+    };
+    let mut redraw = pin!(redraw);
     loop {
         tokio::select! {
             biased;
@@ -126,7 +142,10 @@ pub(super) async fn run(live: &mut Live, around: &mut Around<'_>, typed: Vec<u8>
             },
             _ = &mut stopped => return Ran::Stopped { typed: held.take() },
             ran = &mut feed => return ran,
+            () = &mut redraw => {}
             told = around.signals.next() => match told {
+                // Nobody there could be told.
+                Told::Interrupt if around.connection.lost().is_some() => return Ran::Left,
                 Told::Interrupt => {
                     // The terminal shows ^C.
                     screen.lock().await.at_start = false;

@@ -75,6 +75,11 @@ impl Screen {
         self.copy(&bytes);
     }
 
+    /// Whether a program fills the screen.
+    pub(super) fn is_filled(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.modes.is_alternate())
+    }
+
     /// The shell is left in order: the terminal is as its programs wanted it.
     pub(super) fn leave(&mut self) {
         self.asked.iter_mut().for_each(Restored::leave);

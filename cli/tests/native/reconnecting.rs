@@ -1,0 +1,320 @@
+//! Connections that are lost, and jobs that are not.
+//!
+//! The long form, a thousand faults over 4 GiB: `cargo test --release -p remora --test native four_gib -- --ignored --nocapture`.
+//! `REMORA_SEED` replays a run.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use remora_testkit::{Fault, FaultyProxy, eventually, fill_pattern, group_members, odd_child, pattern};
+
+use crate::bench::{Client, Home, PATIENCE, REMORA, Server, run, run_with, text};
+use crate::screen::Screen;
+
+/// A client that died of SIGINT itself, which a shell shows as 130.
+const INTERRUPTED: i32 = 1002;
+/// A stall, longer than the heartbeat of these tests allows.
+const STALL: Duration = Duration::from_millis(1500);
+/// Has losses noticed soon.
+const BEAT: [&str; 2] = ["--heartbeat", "300ms"];
+/// What the host keeps of each stream.
+const WINDOW: u64 = 1 << 20;
+
+fn seed() -> u64 {
+    let given = std::env::var("REMORA_SEED").ok().and_then(|seed| seed.parse().ok());
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let seed = given.unwrap_or(clock.as_nanos() as u64);
+    let _ = writeln!(std::io::stderr(), "REMORA_SEED={seed}");
+    seed
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// The home knows the server's key as the proxy's, too.
+fn know(home: &Home, proxy: &FaultyProxy) -> String {
+    let port = proxy.address().port();
+    let line = format!("[127.0.0.1]:{port} {}\n", home.public("host_key"));
+    home.write(".ssh/known_hosts", &(home.text(".ssh/known_hosts") + &line));
+    format!("127.0.0.1:{port}")
+}
+
+fn behind(home: &Home, server: &Server, faults: Vec<(u64, Fault)>) -> (FaultyProxy, String) {
+    let proxy = FaultyProxy::with(address(server.port), faults).unwrap();
+    let target = know(home, &proxy);
+    (proxy, target)
+}
+
+/// A port that refuses.
+fn nowhere() -> SocketAddr {
+    TcpListener::bind(address(0)).unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn sixty_four_mebibytes_pass_both_ways_over_a_network_that_fails_forty_times() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let bytes = pattern(64 << 20);
+    let proxy = FaultyProxy::new(address(server.port), seed(), 40, 120 << 20, STALL).unwrap();
+    let target = know(&home, &proxy);
+    let done = run_with(home.exec(BEAT.into_iter().chain([&*target, "cat"])), &bytes).ended(0);
+    assert!(done.stdout == bytes, "{} bytes came back", done.stdout.len());
+    assert_eq!(proxy.left(), 0);
+    assert!(proxy.connections() > 20, "{} connections", proxy.connections());
+}
+
+#[test]
+#[ignore = "takes minutes: a thousand faults over 4 GiB"]
+fn four_gibibytes_survive_a_thousand_faults() {
+    const ALL: u64 = 4 << 30;
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let proxy =
+        FaultyProxy::new(address(server.port), seed(), 1000, ALL, Duration::from_millis(700)).unwrap();
+    let target = know(&home, &proxy);
+    let line = format!("'{}' flood {ALL} 0", text(&odd_child()));
+    let mut client = Client::start(home.exec(BEAT.into_iter().chain([&*target, &line])));
+    let mut out = client.child.stdout.take().unwrap();
+    let (mut got, mut want) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut at = 0;
+    loop {
+        let length = out.read(&mut got).unwrap();
+        if length == 0 {
+            break;
+        }
+        fill_pattern(at, &mut want[..length]);
+        assert!(got[..length] == want[..length], "other bytes at {at}");
+        at += length as u64;
+    }
+    client.finish().ended(0);
+    assert_eq!((at, proxy.left()), (ALL, 0));
+    println!("{} connections, {} bytes passed", proxy.connections(), proxy.passed());
+    // Frames and records take less than a hundredth.
+    let most = ALL + ALL / 100 + proxy.connections() as u64 * (WINDOW + 100_000);
+    assert!(proxy.passed() < most, "{} bytes passed, {most} may", proxy.passed());
+}
+
+#[test]
+fn a_command_runs_once_wherever_its_connection_is_cut() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let file = home.path("file");
+    let line = format!("echo once >> '{}'; echo done", text(&file));
+    // From the first byte of the handshake to the last one of the receipt.
+    let (whole, target) = behind(&home, &server, Vec::new());
+    run(home.exec([&target, &line])).ended(0);
+    let all = whole.passed();
+    for cut in (0..all + 100).step_by(usize::try_from(all / 60).unwrap()) {
+        for fault in [Fault::Cut, Fault::Reset] {
+            std::fs::write(&file, "").unwrap();
+            let (proxy, target) = behind(&home, &server, vec![(cut, fault)]);
+            let done = run(home.exec([&target, &line]));
+            // Before the first connection there is nothing to come back to.
+            if done.status == 194 {
+                assert_eq!(home.text("file"), "", "{cut}");
+                continue;
+            }
+            assert_eq!((done.status, done.out().as_str()), (0, "done\n"), "{cut}: {}", done.err());
+            assert_eq!(home.text("file"), "once\n", "{cut} of {all}, {} connections", proxy.connections());
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_frozen_for_a_while_is_come_back_to() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let mark = home.path("mark");
+    let line = format!("echo begun; until test -e '{}'; do sleep 0.05; done; echo ended", text(&mark));
+    let mut client = Client::start(home.exec(BEAT.into_iter().chain([&*server.target(), &line])));
+    assert_eq!(client.line(), "begun");
+    server.signal("STOP");
+    std::thread::sleep(2 * STALL);
+    server.signal("CONT");
+    server.wait_for_log("job gone on with");
+    std::fs::write(&mark, "").unwrap();
+    let done = client.finish().ended(0);
+    assert_eq!(done.out(), "ended\n");
+    assert!(done.err().contains("connection lost (the other side has not answered"), "{}", done.err());
+    assert!(done.err().contains("the connection is back after"), "{}", done.err());
+}
+
+#[test]
+fn a_host_that_has_moved_is_found_at_its_new_address() {
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    let mut command = Server::command(&home, &["host_key"]);
+    command.args(["--listen", "native://127.0.0.1:0", "--listen", "native://127.0.0.1:0"]);
+    let server = Server::spawn(&home, command);
+    home.write(".ssh/known_hosts", "");
+    let ports: Vec<u16> =
+        server.listening().iter().map(|url| url.rsplit_once(':').unwrap().1.parse().unwrap()).collect();
+    let proxy = FaultyProxy::with(address(ports[0]), Vec::new()).unwrap();
+    let target = know(&home, &proxy);
+    let mut client = Client::start(home.exec([&target, "echo begun; sleep 1; echo ended"]));
+    assert_eq!(client.line(), "begun");
+    proxy.lead_to(address(ports[1]));
+    proxy.cut();
+    assert_eq!(client.finish().ended(0).out(), "ended\n");
+    assert_eq!(proxy.connections(), 2);
+}
+
+#[test]
+fn ctrl_c_leaves_at_once_while_the_connection_is_lost() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let mut client = Client::start(home.exec(["--linger", "2s", &target, "echo $$; exec sleep 1000"]));
+    let group = client.number();
+    proxy.lead_to(nowhere());
+    proxy.cut();
+    eventually(PATIENCE, "it tries to come back", || proxy.connections() > 2);
+    let asked = Instant::now();
+    client.signal("INT");
+    let words = "you left on Ctrl-C while the connection was lost (198); the host ends the command within 2s";
+    client.finish().complained(INTERRUPTED, &format!("remora: {target}: lost: "), words);
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+}
+
+#[test]
+fn the_command_of_a_client_that_never_comes_back_is_ended_after_its_linger_time() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let mut client =
+        Client::start(home.exec(["--linger", "1s", &server.target(), "echo $$; yes & exec sleep 1000"]));
+    let group = client.number();
+    client.signal("KILL");
+    let killed = Instant::now();
+    client.finish();
+    eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+    assert!(killed.elapsed() > Duration::from_millis(900), "{:?}", killed.elapsed());
+    server.wait_for_log("nobody has come back for a job");
+}
+
+#[test]
+fn a_host_that_stays_away_is_given_up_after_the_time_for_that() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let mut client = Client::start(home.exec(["--reconnect", "1s", &target, "echo $$; exec sleep 1000"]));
+    let _ = client.number();
+    proxy.lead_to(nowhere());
+    proxy.cut();
+    let done = client.finish().ended(198);
+    assert!(done.err().contains("lost: the connection was lost ("), "{}", done.err());
+    assert!(done.err().contains("1 s of trying did not bring it back: "), "{}", done.err());
+}
+
+#[test]
+fn without_reconnecting_a_loss_is_the_end_and_the_host_ends_the_command() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let mut client = Client::start(home.exec(["--no-reconnect", &target, "echo $$; exec sleep 1000"]));
+    let group = client.number();
+    proxy.cut();
+    client.finish().complained(198, &format!("remora: {target}: lost: "), "");
+    eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+    assert_eq!(proxy.connections(), 1);
+}
+
+#[test]
+fn who_shows_another_host_key_is_not_come_back_to() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    home.make_key("other_key", "ed25519", "");
+    let other_home = Home::with_key();
+    std::fs::copy(home.path("other_key"), other_home.path("host_key")).unwrap();
+    std::fs::copy(home.path("other_key.pub"), other_home.path("host_key.pub")).unwrap();
+    let other = Server::start(&other_home);
+    let mut client = Client::start(home.exec([&target, "echo $$; exec sleep 1000"]));
+    let _ = client.number();
+    proxy.lead_to(address(other.port));
+    proxy.cut();
+    client.finish().complained(198, "remora: ", "the host's key is not known");
+}
+
+#[test]
+fn on_a_terminal_a_line_tells_of_the_loss_and_is_gone_when_the_connection_is_back() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let screen = Screen::open(&home, 12);
+    let mark = home.path("mark");
+    let line =
+        format!("printf 'half %s ' a; until test -e {}; do sleep 0.05; done; echo line", mark.display());
+    screen.enter(&format!("clear; {REMORA} exec {target} \"{line}\"; echo left with $?"));
+    screen.shows("half a");
+    proxy.lead_to(nowhere());
+    proxy.cut();
+    let seen = screen.shows("s ago; reconnecting, Ctrl-C leaves");
+    assert!(seen.contains(&format!("half a\nremora: {target}: connection lost ")), "{seen}");
+    proxy.lead_to(address(server.port));
+    eventually(PATIENCE, "the line is gone", || !screen.text().contains("connection lost"));
+    std::fs::write(&mark, "").unwrap();
+    let seen = screen.shows("left with 0");
+    assert!(seen.contains("half a line\nleft with 0"), "{seen}");
+}
+
+#[test]
+fn an_editor_in_a_shell_goes_on_behind_a_lost_connection_and_one_can_leave_it() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let screen = Screen::open(&home, 12);
+    let file = home.path("text");
+    screen.enter(&format!("clear; {REMORA} shell {target}; echo left with $?"));
+    screen.shows("127.0.0.1:~");
+    screen.enter(&format!("vim.tiny -u NONE {}", file.display()));
+    screen.shows("[New File]");
+    screen.type_text("ione two");
+    screen.shows("one two");
+    proxy.lead_to(nowhere());
+    proxy.cut();
+    screen.shows("s ago; reconnecting, Ctrl-C twice");
+    // What is typed meanwhile gets there.
+    screen.type_text(" three");
+    proxy.lead_to(address(server.port));
+    screen.shows("one two three");
+    eventually(PATIENCE, "the line is gone", || !screen.text().contains("connection lost"));
+    screen.press(&["Escape"]);
+    screen.enter(":w");
+    eventually(PATIENCE, "it is written", || {
+        home.path("text").exists() && home.text("text") == "one two three\n"
+    });
+    proxy.lead_to(nowhere());
+    proxy.cut();
+    screen.shows("s ago; reconnecting");
+    screen.press(&["C-c", "C-c"]);
+    let seen = screen.shows("left with 198");
+    assert!(
+        seen.contains("while the connection was lost (198); the host ends the command within 10 min"),
+        "{seen}"
+    );
+}
+
+#[test]
+fn a_shell_and_its_session_go_on_at_the_prompt_and_in_a_script() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let mut command = home.remora();
+    command.args(["shell", &target]).stdin(std::process::Stdio::piped());
+    let mut client = Client::start(command);
+    let mut stdin = client.child.stdin.take().unwrap();
+    let mut write = |line: &str| stdin.write_all(line.as_bytes()).unwrap();
+    write("cd /usr; export A=1\npwd\n");
+    assert_eq!(client.line(), "/usr");
+    // Between two lines.
+    proxy.cut();
+    write("pwd; echo $A; echo sleeping; sleep 1; echo slept\n");
+    assert_eq!([client.line(), client.line(), client.line()], ["/usr", "1", "sleeping"]);
+    proxy.cut();
+    write("exit 4\n");
+    assert_eq!(client.finish().ended(4).out(), "slept\n");
+    assert!(proxy.connections() >= 3);
+}
