@@ -223,7 +223,8 @@ fn a_job_that_is_lost_leaves_no_receipt() {
     kept(&home, &server, "true").ended(0);
     let file = home.path("receipt");
     let line = "echo here; exec sleep 1000";
-    let mut client = Client::start(home.exec(["--receipt", text(&file), &server.target(), line]));
+    let mut client =
+        Client::start(home.exec(["--no-reconnect", "--receipt", text(&file), &server.target(), line]));
     assert_eq!(client.line(), "here");
     server.kill();
     client.finish().ended(198);

@@ -220,15 +220,15 @@ pub struct Start {
     /// Run the line by the shell as a login shell: SHELL -l -c LINE.
     #[prost(bool, tag = "15")]
     pub login: bool,
-    /// The receipt is to carry its statement, signed where the connection has a host key.
-    #[prost(bool, tag = "40")]
-    pub sign_receipt: bool,
     /// This start was sent before, on a connection that was lost: the job it names is gone on with, if there is one.
     #[prost(message, optional, tag = "16")]
     pub resume: ::core::option::Option<Resume>,
     /// For how long the host keeps the job when nobody is connected to it, in milliseconds; 0: not at all.
     #[prost(uint64, tag = "17")]
     pub linger_ms: u64,
+    /// The receipt is to carry its statement, signed where the connection has a host key.
+    #[prost(bool, tag = "40")]
+    pub sign_receipt: bool,
     #[prost(oneof = "start::Command", tags = "3, 4, 13")]
     pub command: ::core::option::Option<start::Command>,
 }
