@@ -383,6 +383,18 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 
+    /// Give each command a keeper, a process of its own that outlives this one
+    #[arg(long, hide = true)]
+    pub(crate) keepers: bool,
+
+    /// With --keepers: end running commands when this is told to stop
+    #[arg(long, hide = true, requires = "keepers")]
+    pub(crate) stop_jobs: bool,
+
+    /// The socket to the warden that started this process, by its descriptor
+    #[arg(long, hide = true, value_name = "FD")]
+    pub(crate) warden_link: Option<i32>,
+
     /// Serve plain wires on other than loopback addresses, to anybody
     #[arg(long)]
     pub(crate) allow_plaintext_network: bool,

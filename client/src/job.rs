@@ -286,7 +286,7 @@ impl JobState {
             // What arrived before is all there is, and nothing can be said of it.
             let unchecked = vec![Stream::Stdout, Stream::Stderr];
             self.finish(Ok(Finished { receipt, unchecked, kept: None }));
-            return false;
+            return self.start.linger_ms > 0;
         }
         for (stream, incoming, report) in [
             (Stream::Stdout, &self.stdout, receipt.stdout.as_ref()),

@@ -59,7 +59,7 @@ pub(crate) struct Driver {
     /// The session it runs in.
     pub(crate) session: Option<Running>,
     /// Ends what it started when it is dropped.
-    pub(crate) _spawners: Arc<Mutex<Spawners>>,
+    pub(crate) _spawners: Option<Arc<Mutex<Spawners>>>,
 }
 
 /// When things happened.
@@ -105,7 +105,7 @@ impl Future for Driver {
             this.finish();
         }
         if turn.changed || finished {
-            shared.changed();
+            shared.tell();
         }
         if finished {
             return Poll::Ready(());
@@ -389,7 +389,7 @@ impl Drop for Driver {
             let _ = rustix::event::poll(&mut over, Some(&timeout));
         }
         self.finish();
-        shared.changed();
+        shared.tell();
     }
 }
 

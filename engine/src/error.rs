@@ -45,6 +45,8 @@ pub enum Step {
     /// The process that starts commands was killed, or hung in this start: whether the command ran for a moment isn't known.
     /// It doesn't run on.
     Spawner,
+    /// The process that was to keep the job: there was none, or it was killed before it said that the command runs.
+    Keeper,
 }
 
 /// Whom a failed start concerns, which decides its class (see `docs/EXIT-STATUS.md`).
@@ -61,6 +63,29 @@ pub enum Blame {
 }
 
 impl Step {
+    /// All of them.
+    pub(crate) const ALL: [Step; 19] = [
+        Step::EmptyArgv,
+        Step::NulByte,
+        Step::EnvironmentName,
+        Step::Account,
+        Step::Descriptors,
+        Step::TooManyProcesses,
+        Step::Memory,
+        Step::Session,
+        Step::Terminal,
+        Step::Limits,
+        Step::WorkingDirectory,
+        Step::Shell,
+        Step::NotFound,
+        Step::NotExecutable,
+        Step::InterpreterMissing,
+        Step::ArgumentListTooLong,
+        Step::Runtime,
+        Step::Spawner,
+        Step::Keeper,
+    ];
+
     /// A name that stays the same, for receipts and logs.
     pub fn name(self) -> &'static str {
         match self {
@@ -82,6 +107,7 @@ impl Step {
             Step::ArgumentListTooLong => "argument-list-too-long",
             Step::Runtime => "runtime",
             Step::Spawner => "spawner",
+            Step::Keeper => "keeper",
         }
     }
 
@@ -105,6 +131,7 @@ impl Step {
             Step::ArgumentListTooLong => "argument list too long",
             Step::Runtime => "no runtime to drive the job",
             Step::Spawner => "the start hung, or the process that starts commands was killed",
+            Step::Keeper => "no process could be had to keep the job",
         }
     }
 }
@@ -135,7 +162,7 @@ impl NotStarted {
         match self.step {
             Step::NotFound => Blame::NotFound,
             Step::Descriptors | Step::TooManyProcesses | Step::Memory | Step::Terminal => Blame::HostFull,
-            Step::Account | Step::Session | Step::Runtime | Step::Spawner => Blame::Internal,
+            Step::Account | Step::Session | Step::Runtime | Step::Spawner | Step::Keeper => Blame::Internal,
             Step::EmptyArgv
             | Step::NulByte
             | Step::EnvironmentName

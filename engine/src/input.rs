@@ -27,6 +27,16 @@ impl InputQueue {
         InputQueue { queue: VecDeque::new(), given: 0, consumed: 0, end: None, closed, window: window as u64 }
     }
 
+    /// Offset behind the last byte that was given.
+    pub(crate) fn given(&self) -> u64 {
+        self.given
+    }
+
+    /// Where input ends, once that was said.
+    pub(crate) fn end(&self) -> Option<u64> {
+        self.end
+    }
+
     /// Offset behind the last byte that was consumed.
     pub(crate) fn consumed(&self) -> u64 {
         self.consumed

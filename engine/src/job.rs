@@ -6,10 +6,11 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::error::{InputError, OutputError};
+use crate::keeping::{Input, Kept, Produced, Snapshot};
 use crate::outcome::{EndReason, Ended};
 use crate::request::{Output, WindowSize};
 use crate::signal::Signal;
-use crate::state::{Shared, Stopping};
+use crate::state::{OutputState, Shared, Stopping};
 use crate::terminal;
 
 /// How far an output stream is.
@@ -33,54 +34,91 @@ pub struct Job {
 }
 
 struct Handle {
-    shared: Arc<Shared>,
+    body: Body,
+}
+
+/// Where a job is.
+enum Body {
+    /// In this process.
+    Here(Arc<Shared>),
+    /// At a keeper.
+    Kept(Arc<Kept>),
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        if !state.exited {
-            state.signal(self.shared.pids, Signal::KILL);
+        match &self.body {
+            Body::Here(shared) => {
+                let mut state = shared.lock();
+                if !state.exited {
+                    state.signal(shared.pids, Signal::KILL);
+                }
+                state.abandoned = true;
+                state.wake();
+            }
+            Body::Kept(kept) => kept.abandon(),
         }
-        state.abandoned = true;
-        state.wake();
     }
 }
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("pid", &self.shared().pids.command).finish_non_exhaustive()
+        f.debug_struct("Job").field("pid", &self.pid()).finish_non_exhaustive()
     }
 }
 
 impl Job {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Job { handle: Arc::new(Handle { shared }) }
+        Job { handle: Arc::new(Handle { body: Body::Here(shared) }) }
     }
 
-    fn shared(&self) -> &Shared {
-        &self.handle.shared
+    pub(crate) fn kept(kept: Arc<Kept>) -> Self {
+        Job { handle: Arc::new(Handle { body: Body::Kept(kept) }) }
     }
 
-    /// Its process id, which is its process group too. For display: once the job is finished it may be another's.
-    pub fn pid(&self) -> i32 {
-        self.shared().pids.command
+    fn body(&self) -> &Body {
+        &self.handle.body
     }
 
     /// Another observer looks from now on, instead of the one before. What happened before is for it to look at by itself.
     pub fn observe(&self, on_change: Arc<dyn Fn() + Send + Sync>) {
-        self.shared().observe(on_change);
+        match self.body() {
+            Body::Here(shared) => shared.lock().on_change = on_change,
+            Body::Kept(kept) => kept.observe(on_change),
+        }
+    }
+
+    /// Process id of the leader of its session.
+    pub(crate) fn session(&self) -> i32 {
+        match self.body() {
+            Body::Here(shared) => shared.pids.child,
+            Body::Kept(kept) => kept.pid(),
+        }
+    }
+
+    /// Its process id, which is its process group too. For display: once the job is finished it may be another's.
+    pub fn pid(&self) -> i32 {
+        match self.body() {
+            Body::Here(shared) => shared.pids.command,
+            Body::Kept(kept) => kept.pid(),
+        }
     }
 
     /// The signal that stopped it (SIGTSTP is Ctrl-Z), while it is stopped: [`Job::signal`] with SIGCONT has it go on. Only
     /// told of a job on a terminal with [`job_control`](crate::Terminal::job_control).
     pub fn stopped(&self) -> Option<Signal> {
-        self.shared().lock().stopped
+        match self.body() {
+            Body::Here(shared) => shared.lock().stopped,
+            Body::Kept(kept) => kept.stopped(),
+        }
     }
 
     /// Whether its working directory is the root, since it asked for none and its account's home can't be gone to.
     pub fn is_in_root(&self) -> bool {
-        self.shared().in_root
+        match self.body() {
+            Body::Here(shared) => shared.in_root,
+            Body::Kept(kept) => kept.is_in_root(),
+        }
     }
 
     /// Gives input at an absolute offset. It is queued, not copied, and written as fast as the command reads.
@@ -90,10 +128,15 @@ impl Job {
     /// # Errors
     /// [`InputError`] where it doesn't begin where the last ended, or goes beyond [`Job::input_limit`] or the end.
     pub fn write(&self, offset: u64, bytes: Bytes) -> Result<(), InputError> {
-        let mut state = self.shared().lock();
-        state.input.give(offset, bytes)?;
-        state.wake();
-        Ok(())
+        match self.body() {
+            Body::Here(shared) => {
+                let mut state = shared.lock();
+                state.input.give(offset, bytes)?;
+                state.wake();
+                Ok(())
+            }
+            Body::Kept(kept) => kept.write(offset, bytes),
+        }
     }
 
     /// Ends the input at an absolute offset: the command reads end-of-file behind it. Bytes up to there may still be given.
@@ -101,25 +144,47 @@ impl Job {
     /// # Errors
     /// [`InputError::BehindEnd`] where bytes behind it were given already, or another end was.
     pub fn end_input(&self, at: u64) -> Result<(), InputError> {
-        let mut state = self.shared().lock();
-        state.input.end_at(at)?;
-        state.wake();
-        Ok(())
+        match self.body() {
+            Body::Here(shared) => {
+                let mut state = shared.lock();
+                state.input.end_at(at)?;
+                state.wake();
+                Ok(())
+            }
+            Body::Kept(kept) => kept.end_input(at),
+        }
+    }
+
+    /// Offset up to which input was given.
+    pub fn input_given(&self) -> u64 {
+        match self.body() {
+            Body::Here(shared) => shared.lock().input.given(),
+            Body::Kept(kept) => kept.input_given(),
+        }
     }
 
     /// Offset up to which input was written into the command's pipe, or discarded because it no longer reads.
     pub fn input_consumed(&self) -> u64 {
-        self.shared().lock().input.consumed()
+        match self.body() {
+            Body::Here(shared) => shared.lock().input.consumed(),
+            Body::Kept(kept) => kept.input_consumed(),
+        }
     }
 
     /// Offset up to which input is taken at the moment: what was consumed, and the window.
     pub fn input_limit(&self) -> u64 {
-        self.shared().lock().input.limit()
+        match self.body() {
+            Body::Here(shared) => shared.lock().input.limit(),
+            Body::Kept(kept) => kept.input_limit(),
+        }
     }
 
     /// Whether the command no longer reads input, or has none.
     pub fn input_closed(&self) -> bool {
-        self.shared().lock().input.is_closed()
+        match self.body() {
+            Body::Here(shared) => shared.lock().input.is_closed(),
+            Body::Kept(kept) => kept.input_closed(),
+        }
     }
 
     /// Lends the retained output from an absolute offset on, in two pieces, without copying it.
@@ -134,7 +199,11 @@ impl Job {
         from: u64,
         f: impl FnOnce(&[u8], &[u8]) -> R,
     ) -> Result<R, OutputError> {
-        let state = self.shared().lock();
+        let shared = match self.body() {
+            Body::Here(shared) => shared,
+            Body::Kept(kept) => return kept.output(which, from, f),
+        };
+        let state = shared.lock();
         let ring = &state.output(which).ring;
         match ring.from(from) {
             Some((first, second)) => Ok(f(first, second)),
@@ -145,9 +214,41 @@ impl Job {
 
     /// How far an output stream is.
     pub fn progress(&self, which: Output) -> Progress {
-        let state = self.shared().lock();
+        let shared = match self.body() {
+            Body::Here(shared) => shared,
+            Body::Kept(kept) => return kept.progress(which),
+        };
+        let state = shared.lock();
         let output = state.output(which);
         Progress { acknowledged: output.ring.start(), produced: output.ring.end(), ended: output.ended }
+    }
+
+    /// Everything of it that may change, at one moment. Of a job in this process.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let Body::Here(shared) = self.body() else { return Snapshot::default() };
+        let state = shared.lock();
+        let produced = |which| {
+            let OutputState { ring, ended, .. } = state.output(which);
+            let (place, capacity) = ring.place();
+            Produced {
+                start: ring.start(),
+                upto: ring.end(),
+                place: place as u64,
+                capacity: capacity as u64,
+                ended: *ended,
+            }
+        };
+        Snapshot {
+            stdin: Input {
+                given: state.input.given(),
+                consumed: state.input.consumed(),
+                end: state.input.end(),
+                closed: state.input.is_closed(),
+            },
+            stdout: produced(Output::Stdout),
+            stderr: produced(Output::Stderr),
+            stopped: state.stopped.map_or(0, Signal::number),
+        }
     }
 
     /// Offset up to which an output stream was read from the command.
@@ -162,7 +263,11 @@ impl Job {
 
     /// Frees output up to an absolute offset; where that makes room, the command's pipe is read on.
     pub fn acknowledge(&self, which: Output, upto: u64) {
-        let mut state = self.shared().lock();
+        let shared = match self.body() {
+            Body::Here(shared) => shared,
+            Body::Kept(kept) => return kept.acknowledge(which, upto),
+        };
+        let mut state = shared.lock();
         let output = state.output_mut(which);
         let was_full = output.ring.is_full();
         if output.ring.release(upto) {
@@ -177,41 +282,64 @@ impl Job {
     /// Nobody reads this stream any more: closes our end of its pipe, so that the command gets SIGPIPE or `EPIPE` when it
     /// writes on. The stream ends where it is; what is retained stays readable.
     pub fn close_output(&self, which: Output) {
-        let mut state = self.shared().lock();
-        state.output_mut(which).close = true;
-        state.wake();
+        match self.body() {
+            Body::Here(shared) => {
+                let mut state = shared.lock();
+                state.output_mut(which).close = true;
+                state.wake();
+            }
+            Body::Kept(kept) => kept.close_output(which),
+        }
     }
 
     /// Sends a signal to the job's process group, while its process is running or its streams are drained.
     pub fn signal(&self, signal: Signal) {
-        self.shared().lock().signal(self.shared().pids, signal);
+        match self.body() {
+            Body::Here(shared) => shared.lock().signal(shared.pids, signal),
+            Body::Kept(kept) => kept.signal(signal),
+        }
     }
 
     /// Tells a job on a terminal that the window has another size; its foreground process group gets SIGWINCH. A job without
     /// a terminal, or one that is over, isn't touched.
     pub fn resize(&self, size: WindowSize) {
-        if let Some(terminal) = &self.shared().lock().terminal {
-            terminal::resize(terminal, size);
+        match self.body() {
+            Body::Here(shared) => {
+                if let Some(terminal) = &shared.lock().terminal {
+                    terminal::resize(terminal, size);
+                }
+            }
+            Body::Kept(kept) => kept.resize(size),
         }
     }
 
     /// How it ended, once its process was reaped and its streams were read to their end, or given up by the drain rule.
     pub fn finished(&self) -> Option<Arc<Ended>> {
-        self.shared().finished()
+        match self.body() {
+            Body::Here(shared) => shared.finished(),
+            Body::Kept(kept) => kept.finished(),
+        }
     }
 
     /// Waits until it is finished. Somebody must acknowledge or close its output meanwhile, or a window that is full
     /// holds it up.
     pub async fn wait(&self) -> Arc<Ended> {
-        self.shared().wait().await
+        match self.body() {
+            Body::Here(shared) => shared.wait().await,
+            Body::Kept(kept) => kept.wait().await,
+        }
     }
 
     /// Ends the job: SIGTERM and SIGCONT to its process group now, SIGKILL after the grace. The first reason counts, and
     /// only if the process was still running. What it printed can still be read.
     pub fn close(&self, reason: EndReason) {
-        let shared = self.shared();
-        let mut state = shared.lock();
-        stop(shared, &mut state, reason);
+        match self.body() {
+            Body::Here(shared) => {
+                let mut state = shared.lock();
+                stop(shared, &mut state, reason);
+            }
+            Body::Kept(kept) => kept.close(reason),
+        }
     }
 }
 

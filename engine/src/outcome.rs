@@ -49,6 +49,9 @@ pub enum How {
     },
     /// Somebody else took the status: a fault of this process.
     Unknown,
+    /// The process that kept the job was killed, or the machine restarted: whether and how it ended can't be known. What is
+    /// left of it is ended.
+    KeeperLost,
 }
 
 /// What a job came to, remora's own deeds included.
@@ -68,7 +71,7 @@ pub enum Outcome {
     },
     /// Remora's time limit, whatever status the command made of it.
     Deadline,
-    /// The status is lost: a fault of this process.
+    /// The status is lost: a fault of this process, or its keeper's end.
     Unknown,
 }
 
@@ -173,6 +176,7 @@ impl Ended {
     /// the signal and exited with 0.
     pub fn outcome(&self) -> Outcome {
         match (self.stopped, self.how) {
+            (_, How::KeeperLost) => Outcome::Unknown,
             (Some(EndReason::Deadline), _) => Outcome::Deadline,
             (by, How::Signaled { signal, core_dumped }) => Outcome::Signaled { signal, core_dumped, by },
             (Some(by), How::Exited(_)) => {

@@ -10,6 +10,7 @@ use remora_identity::Account;
 use crate::config::BaseEnvironment;
 use crate::environment::Environment;
 use crate::error::{NotStarted, Step};
+use crate::order::Order;
 use crate::request::{JobRequest, Program};
 use crate::session::Place;
 use crate::sys::{ChildStep, Failed};
@@ -20,14 +21,9 @@ const FALLBACK_PATH: &[u8] = b"/bin:/usr/bin";
 /// Bytes of the longest file name (`NAME_MAX`): a longer one isn't in any folder, however many `PATH` has.
 const LONGEST_NAME: usize = 255;
 
-/// A request as strings that end with a NUL.
+/// A request that is laid out, and what is needed to say why it can't be started.
 pub(crate) struct Prepared {
-    pub(crate) candidates: Vec<CString>,
-    pub(crate) argv: Vec<CString>,
-    pub(crate) envp: Vec<CString>,
-    pub(crate) cwd: CString,
-    /// Nobody asked for it: it is the home, and the root will do instead.
-    pub(crate) is_home: bool,
+    pub(crate) order: Order,
     /// The command is the shell of a line.
     is_shell: bool,
     /// The command as it was asked for.
@@ -35,17 +31,18 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Checks and lays out a request.
+    /// Checks and lays out a request, with what its session gives it in place of the base environment.
     ///
     /// # Errors
     /// [`Step::EmptyArgv`], [`Step::NulByte`] and [`Step::EnvironmentName`].
-    fn new(
+    pub(crate) fn new(
         request: JobRequest,
         place: Option<Place>,
         base: &BaseEnvironment,
         account: &Account,
     ) -> Result<Self, NotStarted> {
-        let JobRequest { program, shell, cwd, env, login, .. } = request;
+        let JobRequest { program, shell, cwd, env, login, umask, stdin, terminal, wait_streams, .. } =
+            request;
         let (environment, or_root) = match place {
             Some(Place { environment, or_root }) => (Environment::of(environment), or_root),
             None => (Environment::new(base, account, env)?, false),
@@ -76,15 +73,18 @@ impl Prepared {
             Some(cwd) => account.home.join(cwd),
             None => account.home.clone(),
         };
-        Ok(Prepared {
+        let order = Order {
             candidates: candidates.into_iter().map(string).collect::<Result<_, _>>()?,
             argv: argv.into_iter().map(string).collect::<Result<_, _>>()?,
             envp: environment.into_strings()?,
             cwd: string(cwd.into_os_string().into_vec())?,
-            is_home,
-            is_shell,
-            command: OsString::from_vec(command),
-        })
+            or_root: is_home,
+            umask,
+            stdin,
+            terminal,
+            wait_streams,
+        };
+        Ok(Prepared { order, is_shell, command: OsString::from_vec(command) })
     }
 
     /// What a failed start means. Looks at the file system again to tell a missing command from a missing interpreter.
@@ -112,7 +112,7 @@ impl Prepared {
             ChildStep::Cgroup => NotStarted::bytes(Step::Limits, errno, b"cgroup"),
             ChildStep::Limits => NotStarted::bytes(Step::Limits, errno, b""),
             ChildStep::WorkingDirectory => {
-                NotStarted::bytes(Step::WorkingDirectory, errno, self.cwd.as_bytes())
+                NotStarted::bytes(Step::WorkingDirectory, errno, self.order.cwd.as_bytes())
             }
             ChildStep::Execute => match failed {
                 libc::E2BIG => NotStarted::new(Step::ArgumentListTooLong, errno, &self.command),
@@ -121,7 +121,7 @@ impl Prepared {
                 libc::EAGAIN => NotStarted::new(Step::TooManyProcesses, errno, &self.command),
                 libc::ENOENT | libc::ENOTDIR => self.missing(errno),
                 _ => {
-                    let path = self.candidates.get(candidate).map_or(&[][..], |path| path.as_bytes());
+                    let path = self.order.candidates.get(candidate).map_or(&[][..], |path| path.as_bytes());
                     NotStarted::bytes(Step::NotExecutable, errno, path)
                 }
             },
@@ -130,8 +130,9 @@ impl Prepared {
 
     /// Nothing could be executed because something isn't there: the command, or what it needs to run.
     fn missing(&self, errno: Option<i32>) -> NotStarted {
-        let cwd = Path::new(OsStr::from_bytes(self.cwd.as_bytes()));
+        let cwd = Path::new(OsStr::from_bytes(self.order.cwd.as_bytes()));
         let there = self
+            .order
             .candidates
             .iter()
             .map(|candidate| cwd.join(OsStr::from_bytes(candidate.as_bytes())))
@@ -177,32 +178,4 @@ fn interpreter(script: &Path) -> Option<OsString> {
 
 fn string(bytes: Vec<u8>) -> Result<CString, NotStarted> {
     CString::new(bytes).map_err(|error| NotStarted::bytes(Step::NulByte, None, &error.into_vec()))
-}
-
-/// What is left of a request once its program is laid out.
-pub(crate) struct Rest {
-    pub(crate) umask: Option<u32>,
-    pub(crate) stdin: crate::request::Stdin,
-    pub(crate) terminal: Option<crate::request::Terminal>,
-    pub(crate) wait_streams: bool,
-}
-
-/// Lays out a request, with what its session gives it in place of the base environment.
-///
-/// # Errors
-/// As [`Prepared::new`].
-pub(crate) fn prepare(
-    request: JobRequest,
-    place: Option<Place>,
-    base: &BaseEnvironment,
-    account: &Account,
-) -> Result<(Prepared, Rest), NotStarted> {
-    let mut request = request;
-    let rest = Rest {
-        umask: request.umask,
-        stdin: request.stdin,
-        terminal: request.terminal.take(),
-        wait_streams: request.wait_streams,
-    };
-    Ok((Prepared::new(request, place, base, account)?, rest))
 }

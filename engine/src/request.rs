@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::keeping::JobKey;
 use crate::session::Session;
 
 /// What to run.
@@ -94,6 +95,12 @@ pub struct JobRequest {
     /// The session to run it in: there, with its environment and umask. [`JobRequest::cwd`], relative to the session's, and
     /// [`JobRequest::env`] hold for this job alone; [`JobRequest::umask`] doesn't count.
     pub session: Option<Session>,
+    /// What makes it this job and no other, where keepers are: a second one of the same key isn't started. `None`: one of its own.
+    pub key: Option<JobKey>,
+    /// What a later server is told of it when it finds the job at its keeper.
+    pub note: Vec<u8>,
+    /// For how long it goes on at its keeper while there is no server.
+    pub linger: Duration,
 }
 
 impl JobRequest {
@@ -110,6 +117,9 @@ impl JobRequest {
             wait_streams: false,
             login: false,
             session: None,
+            key: None,
+            note: Vec::new(),
+            linger: Duration::from_secs(600),
         }
     }
 

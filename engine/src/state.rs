@@ -38,7 +38,6 @@ pub(crate) struct Stopping {
 }
 
 /// Behind the lock.
-#[derive(Debug)]
 pub(crate) struct State {
     pub(crate) outputs: [OutputState; 2],
     pub(crate) input: InputQueue,
@@ -57,6 +56,8 @@ pub(crate) struct State {
     pub(crate) stopped: Option<Signal>,
     /// Its terminal, until it is over.
     pub(crate) terminal: Option<OwnedFd>,
+    /// Called when an observer should look, never under the lock.
+    pub(crate) on_change: OnChange,
     waker: Option<Waker>,
 }
 
@@ -141,14 +142,13 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     finished: OnceLock<Arc<Ended>>,
     over: Notify,
-    on_change: Mutex<OnChange>,
     pub(crate) running: Arc<AtomicUsize>,
 }
 
 impl Shared {
     pub(crate) fn new(
         process: Process,
-        window: usize,
+        [stdout, stderr]: [Ring; 2],
         input: InputQueue,
         on_change: OnChange,
         running: Arc<AtomicUsize>,
@@ -157,13 +157,13 @@ impl Shared {
         let Process { pid, pidfd, command, in_root } = process;
         let pids = Pids { child: pid, command: command.as_ref().map_or(pid, |command| command.pid) };
         running.fetch_add(1, Ordering::Relaxed);
-        let output = |ended| OutputState { ring: Ring::new(window), ended, close: false };
+        let output = |ring, ended| OutputState { ring, ended, close: false };
         Shared {
             pids,
             in_root,
             state: Mutex::new(State {
                 // On a terminal stdout and stderr are one stream.
-                outputs: [output(false), output(terminal.is_some())],
+                outputs: [output(stdout, false), output(stderr, terminal.is_some())],
                 input,
                 stopping: None,
                 abandoned: false,
@@ -173,11 +173,11 @@ impl Shared {
                 command: command.map(|command| command.pidfd),
                 stopped: None,
                 terminal,
+                on_change,
                 waker: None,
             }),
             finished: OnceLock::new(),
             over: Notify::new(),
-            on_change: Mutex::new(on_change),
             running,
         }
     }
@@ -217,28 +217,24 @@ impl Shared {
                 command: None,
                 stopped: None,
                 terminal: None,
+                on_change,
                 waker: None,
             }),
             finished: OnceLock::new(),
             over: Notify::new(),
-            on_change: Mutex::new(on_change),
             running,
         }
+    }
+
+    /// Calls the observer.
+    pub(crate) fn tell(&self) {
+        let on_change = Arc::clone(&self.lock().on_change);
+        on_change();
     }
 
     /// Locks. Nothing in here is left half-done by a panic, so a poisoned lock is taken as it is.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has the observer look. Not to be called under the lock.
-    pub(crate) fn changed(&self) {
-        let on_change = Arc::clone(&self.on_change.lock().unwrap_or_else(PoisonError::into_inner));
-        on_change();
-    }
-
-    pub(crate) fn observe(&self, on_change: OnChange) {
-        *self.on_change.lock().unwrap_or_else(PoisonError::into_inner) = on_change;
     }
 
     pub(crate) fn finished(&self) -> Option<Arc<Ended>> {

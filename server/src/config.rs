@@ -27,6 +27,8 @@ pub struct FileConfig {
     /// Seconds jobs may go on after the server was told to stop, a week at most.
     #[serde(deserialize_with = "seconds")]
     pub stop_grace_seconds: Option<u64>,
+    /// Whether commands that run end with the server when that is told to stop.
+    pub stop_jobs: Option<bool>,
     /// Seconds a job is kept at the most while nobody is connected to it, a week at most.
     #[serde(deserialize_with = "seconds")]
     pub max_linger_seconds: Option<u64>,

@@ -24,6 +24,8 @@ use crate::serve::Phase;
 use crate::sessions::{self, Replied};
 use crate::settings::Settings;
 
+/// How long a client may take to take the last word of a server that goes.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// Why a channel is closed whose job goes on.
 const ELSEWHERE: &str = "another connection has taken the job up";
 /// Events handled before the task lets others run.
@@ -89,6 +91,11 @@ impl Connection {
                 Phase::Draining => {
                     self.draining = true;
                     self.link.end.go_away("the server stops");
+                }
+                Phase::Leaving => {
+                    self.link.end.go_away("the server stops, and what it runs goes on");
+                    let _ = timeout(LAST_WORD, self.link.flush()).await;
+                    return info!(peer = %self.peer, "left");
                 }
                 Phase::Ending => {
                     self.jobs.values().for_each(|served| served.entry.job.close(EndReason::Shutdown))
@@ -410,6 +417,9 @@ impl Connection {
     /// The connection is over. Where the client has said that it goes, its jobs are ended; where it is lost, they are kept for
     /// who comes back.
     fn leave(self) {
+        if self.settings.borrow().engine.is_leaving() {
+            return;
+        }
         let settings = self.settings.borrow().clone();
         for (channel, Served { entry, .. }) in self.jobs {
             let place = Attachment { bell: self.bell.clone(), channel };

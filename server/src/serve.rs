@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::admission::{Admission, Place};
 use crate::connection::chain;
+use crate::found;
 use crate::handshake::{HandshakeError, serve_local, serve_tls};
 use crate::listen::{ListenUrl, Listener, Socket};
 use crate::plain;
@@ -29,6 +30,8 @@ pub enum Phase {
     Draining,
     /// What still runs is ended.
     Ending,
+    /// This server goes, and what runs stays with its keepers.
+    Leaving,
 }
 
 /// Pause after an accept that failed for want of descriptors or memory: without it the loop would spin.
@@ -65,6 +68,8 @@ pub async fn serve(
     hurry: impl Future<Output = ()>,
 ) {
     let (phase, phase_seen) = watch::channel(Phase::Serving);
+    let engine = settings.borrow().engine.clone();
+    found::take_up(&engine, &phase_seen);
     let shared = Shared { settings: settings.clone(), phase: phase_seen, admission: Admission::default() };
     let mut loops: Vec<(ListenUrl, tokio::task::JoinHandle<JoinSet<()>>, watch::Sender<bool>)> = Vec::new();
     let mut orphans: Vec<tokio::task::JoinHandle<JoinSet<()>>> = Vec::new();
@@ -88,16 +93,23 @@ pub async fn serve(
             }
         }
     }
-    let grace = settings.borrow().stop_grace;
+    let (grace, stop_jobs) = (settings.borrow().stop_grace, settings.borrow().stop_jobs);
     info!(connections = shared.admission.open(), "stopping");
     // Accept loops end on this too; connections without jobs close at once.
-    let _ = phase.send(Phase::Draining);
+    let is_left = !stop_jobs && engine.leave();
+    let _ = phase.send(if is_left { Phase::Leaving } else { Phase::Draining });
     let registry = settings.borrow().registry.clone();
-    registry.stop();
+    if !is_left {
+        registry.stop();
+    }
     drop(shared);
     let mut handlers = Vec::new();
     for task in loops.into_iter().map(|(_, task, _)| task).chain(orphans) {
         handlers.extend(task.await.ok());
+    }
+    if is_left {
+        let _ = timeout(FAREWELL, all_ended(&mut handlers)).await;
+        return;
     }
     let in_time = tokio::select! {
         biased;
@@ -118,8 +130,9 @@ pub async fn serve(
     // A handler that still runs is aborted here, and kills what it has left.
     drop(handlers);
     registry.clear();
+    // Nor have those that were found, and that nobody came back for.
+    let _ = phase.send(Phase::Ending);
     // Jobs of clients that vanished have no handler any more, but they do have a process.
-    let engine = settings.borrow().engine.clone();
     while engine.running() > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remora_engine::sys::{boot_id, hostname};
-use remora_engine::{Engine, EngineConfig, Limits, SessionLimits};
+use remora_engine::{Engine, EngineConfig, Limits, SessionLimits, WardenLink};
 use remora_identity::{Account, Policy};
 use remora_net::tls::HostKeys;
 use remora_wire::limits;
@@ -77,13 +77,15 @@ pub struct Settings {
     pub max_connections: usize,
     /// How long the job of a vanished client may go on before it is ended.
     pub vanished_grace: Duration,
+    /// Whether jobs end with the server when that is told to stop. Otherwise they go on at their keepers.
+    pub stop_jobs: bool,
     /// How long a job is kept at the most while nobody is connected to it, whatever its client asks for.
     pub max_linger: Duration,
     /// Jobs of one owner that are kept while nobody is connected to them.
     pub max_unattended: usize,
     /// The jobs.
     pub(crate) registry: Arc<Registry>,
-    /// How long jobs may go on after the server was told to stop.
+    /// How long they may go on after the server was told to stop.
     pub stop_grace: Duration,
     /// Whether the plain wires are for any peer, not for loopback peers of the served account alone.
     pub plain_any_peer: bool,
@@ -91,6 +93,11 @@ pub struct Settings {
     pub spool_dir: PathBuf,
     /// Completions that may read folders at a time.
     pub(crate) completions: Arc<Semaphore>,
+}
+
+fn engine_config(state_dir: Option<&Path>, sessions: SessionLimits) -> EngineConfig {
+    let capture_dir = state_dir.map(|folder| folder.join("capture"));
+    EngineConfig { sessions, capture_dir, ..EngineConfig::default() }
 }
 
 /// Completions at a time, of all connections together: a folder on a network that is away holds a thread.
@@ -120,10 +127,27 @@ impl Settings {
         state_dir: Option<&Path>,
         sessions: SessionLimits,
     ) -> Result<Self, SettingsError> {
-        let capture_dir = state_dir.map(|folder| folder.join("capture"));
-        let config = EngineConfig { sessions, capture_dir, ..EngineConfig::default() };
-        let engine = Engine::new(config).map_err(SettingsError::Engine)?;
-        Ok(Settings {
+        let engine = Engine::new(engine_config(state_dir, sessions)).map_err(SettingsError::Engine)?;
+        Ok(Settings::of(account, engine))
+    }
+
+    /// As [`Settings::new`], with a keeper for each job, which the warden of this state directory forks.
+    ///
+    /// # Errors
+    /// [`SettingsError::Engine`].
+    pub fn with_keepers(
+        account: Account,
+        state_dir: &Path,
+        sessions: SessionLimits,
+        link: WardenLink,
+    ) -> Result<Self, SettingsError> {
+        let config = engine_config(Some(state_dir), sessions);
+        let engine = Engine::with_keepers(config, link, state_dir).map_err(SettingsError::Engine)?;
+        Ok(Settings::of(account, engine))
+    }
+
+    fn of(account: Account, engine: Engine) -> Self {
+        Settings {
             engine: Arc::new(engine),
             policy: Policy::serving(account),
             host_keys: None,
@@ -138,6 +162,7 @@ impl Settings {
             max_unauthenticated: 256,
             max_connections: 4096,
             vanished_grace: Duration::from_secs(1),
+            stop_jobs: false,
             max_linger: Duration::from_secs(24 * 60 * 60),
             max_unattended: limits::JOBS as usize,
             registry: Registry::new(),
@@ -146,7 +171,7 @@ impl Settings {
             // Not /tmp, which is often memory.
             spool_dir: "/var/tmp".into(),
             completions: Arc::new(Semaphore::new(COMPLETIONS)),
-        })
+        }
     }
 
     /// Takes over from the settings of before a reload what goes on: jobs, the engine that counts what runs, readings that may hang.

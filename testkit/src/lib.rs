@@ -11,5 +11,5 @@ pub use child::odd_child;
 pub use faulty_proxy::{Fault, FaultyProxy};
 pub use patience::{eventually, eventually_async};
 pub use pattern::{fill_pattern, pattern};
-pub use processes::{Belongings, group_members, is_alive, session_members};
+pub use processes::{Belongings, children, group_members, is_alive, session_members};
 pub use silence::Silence;

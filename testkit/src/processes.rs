@@ -28,9 +28,7 @@ impl Belongings {
             .into_iter()
             .filter_map(|fd| Some((fd, fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?)))
             .collect();
-        let own = pid.to_string();
-        let children =
-            numbers("/proc").into_iter().filter(|pid| field(*pid, 1).as_ref() == Some(&own)).collect();
+        let children = children(pid).into_iter().collect();
         Belongings { descriptors, children }
     }
 
@@ -64,6 +62,12 @@ impl Belongings {
             nothing
         });
     }
+}
+
+/// The children of a process, zombies included.
+pub fn children(pid: i32) -> Vec<i32> {
+    let pid = pid.to_string();
+    numbers("/proc").into_iter().filter(|child| field(*child, 1).as_ref() == Some(&pid)).collect()
 }
 
 /// Living processes (no zombies) of a session.

@@ -1,13 +1,15 @@
 //! `remora serve`: the daemon, from flags and file to the last handler.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use remora_client::{Class, Outcome, exit_status};
 use remora_server::{
-    FileConfig, JobLimits, KeyPathError, ListenUrl, Listener, ListenerChange, SessionLimits, Settings, bind,
-    load_host_keys, own_account, serve,
+    EngineConfig, FileConfig, JobLimits, KeyPathError, ListenUrl, Listener, ListenerChange, OnlyFront,
+    SessionLimits, Settings, Warden, WardenEnd, WardenError, WardenLink, bind, load_host_keys, own_account,
+    serve,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -23,8 +25,57 @@ const BLOCKING_THREADS: usize = 32;
 const KEEP_ALIVE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Serves until SIGTERM or SIGINT, the second of which ends running commands at once, and gives the process' exit status.
+///
+/// With `--keepers` the process that is started is the warden: it starts this program anew, as the front, and that is what serves; and
+/// commands that run go on.
 pub(crate) fn run(flags: Serve) -> u8 {
+    match flags.warden_link {
+        None if flags.keepers => watch(&flags).unwrap_or_else(|failure| {
+            failure.print();
+            exit_status(&failure.outcome, false)
+        }),
+        link => front(&flags, link),
+    }
+}
+
+/// The warden's life.
+fn watch(flags: &Serve) -> Result<u8, Failure> {
+    let state_dir = state_dir(flags, file(flags)?.state_dir)?;
+    let warden = Warden::new(&state_dir, EngineConfig::default()).map_err(|error| {
+        let failure = Failure::usage(chain(&error));
+        match error {
+            WardenError::Taken(_) => failure.with_hint("end that one first, or name another --state-dir"),
+            _ => failure,
+        }
+    })?;
+    let start = |link: i32| {
+        let mut command = std::process::Command::new("/proc/self/exe");
+        command.args(std::env::args_os().skip(1)).arg(format!("--warden-link={link}"));
+        command.arg0("remora");
+        // A Ctrl-C is for the warden alone, who passes it on.
+        command.process_group(0).spawn()
+    };
+    let end = warden.run(start, say).map_err(|error| {
+        Failure::new(Class::Internal, "", format!("the server can't be started: {error}"))
+    })?;
+    Ok(match end {
+        WardenEnd::Status(status) => u8::try_from(status).unwrap_or(u8::MAX),
+        WardenEnd::Signaled(signal) => {
+            say(&format!("the server was killed by signal {signal} before it served anybody"));
+            exit_status(&Outcome::Failed(Class::Internal), false)
+        }
+    })
+}
+
+fn front(flags: &Serve, link: Option<i32>) -> u8 {
     log::start();
+    let link = match link.map(WardenLink::inherited).transpose() {
+        Ok(link) => link,
+        Err(error) => {
+            say(&format!("no warden has started this: {error}"));
+            return exit_status(&Outcome::Failed(Class::Usage), false);
+        }
+    };
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().max_blocking_threads(BLOCKING_THREADS).thread_keep_alive(KEEP_ALIVE);
     let runtime = match builder.build() {
@@ -36,7 +87,7 @@ pub(crate) fn run(flags: Serve) -> u8 {
     };
     // The first connection finds a thread, too.
     runtime.spawn_blocking(|| ());
-    let ended = runtime.block_on(daemon(&flags));
+    let ended = runtime.block_on(daemon(flags, link.as_ref()));
     // A thread that waits for a file system that doesn't answer holds up no end.
     runtime.shutdown_background();
     match ended {
@@ -55,11 +106,20 @@ struct Configuration {
     new_host_key: Option<PathBuf>,
 }
 
-fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
-    let file = match &flags.config {
-        Some(path) => FileConfig::read(path).map_err(|error| Failure::usage(chain(&error)))?,
-        None => FileConfig::default(),
-    };
+fn file(flags: &Serve) -> Result<FileConfig, Failure> {
+    match &flags.config {
+        Some(path) => FileConfig::read(path).map_err(|error| Failure::usage(chain(&error))),
+        None => Ok(FileConfig::default()),
+    }
+}
+
+fn state_dir(flags: &Serve, file: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let folder = flags.state_dir.clone().or(file).or_else(home::state);
+    folder.ok_or_else(|| Failure::usage("no home directory to keep state in; name a --state-dir"))
+}
+
+fn configuration(flags: &Serve, link: Option<&WardenLink>) -> Result<Configuration, Failure> {
+    let file = file(flags)?;
     for (value, name) in [
         (file.limits.wall_seconds, "limits.wall_seconds"),
         (file.limits.memory_bytes, "limits.memory_bytes"),
@@ -93,12 +153,7 @@ fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
     for url in &listen {
         permit_plain(url, account.uid == 0, allow_network, allow_root)?;
     }
-    let state_dir = flags
-        .state_dir
-        .clone()
-        .or(file.state_dir)
-        .or_else(home::state)
-        .ok_or_else(|| Failure::usage("no home directory to keep state in; name a --state-dir"))?;
+    let state_dir = state_dir(flags, file.state_dir)?;
     let host_key_files =
         if flags.host_key.is_empty() { file.host_key.unwrap_or_default() } else { flags.host_key.clone() };
     let usual = SessionLimits::default();
@@ -106,8 +161,15 @@ fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
         idle: file.session_idle_seconds.map_or(usual.idle, Duration::from_secs),
         per_owner: file.max_sessions.unwrap_or(usual.per_owner),
     };
-    let mut settings = Settings::new(account, Some(&state_dir), sessions)
-        .map_err(|error| Failure::new(Class::Internal, "", format!("can't set up the engine: {error}")))?;
+    let engine = |error: &dyn std::error::Error| {
+        Failure::new(Class::Internal, "", format!("can't set up the engine: {}", chain(error)))
+    };
+    let link = link.map(WardenLink::try_clone).transpose().map_err(|error| engine(&error))?;
+    let settings = match link {
+        Some(link) => Settings::with_keepers(account, &state_dir, sessions, link),
+        None => Settings::new(account, Some(&state_dir), sessions),
+    };
+    let mut settings = settings.map_err(|error| engine(&error))?;
     let mut new_host_key = None;
     if listen.iter().any(|url| matches!(url, ListenUrl::Native(_))) {
         let (keys, made) = load_host_keys(&host_key_files, &state_dir).map_err(|error| {
@@ -136,6 +198,7 @@ fn configuration(flags: &Serve) -> Result<Configuration, Failure> {
     if let Some(seconds) = file.stop_grace_seconds {
         settings.stop_grace = Duration::from_secs(seconds);
     }
+    settings.stop_jobs = flags.stop_jobs || file.stop_jobs == Some(true);
     settings.max_connections = file.max_connections.unwrap_or(settings.max_connections);
     settings.max_unauthenticated = file.max_unauthenticated.unwrap_or(settings.max_unauthenticated);
     settings.plain_any_peer = allow_network;
@@ -159,11 +222,17 @@ fn permit_plain(url: &ListenUrl, root: bool, allow_network: bool, allow_root: bo
     Ok(())
 }
 
-async fn daemon(flags: &Serve) -> Result<(), Failure> {
-    let Configuration { listen, settings, new_host_key } = configuration(flags)?;
+async fn daemon(flags: &Serve, link: Option<&WardenLink>) -> Result<(), Failure> {
+    let Configuration { listen, settings, new_host_key } = configuration(flags, link)?;
     if let Some(path) = new_host_key {
         say(&format!("made a host key: {}", escape(&path.display().to_string())));
     }
+    let state_dir = state_dir(flags, file(flags)?.state_dir)?;
+    let only = link.map(|_| OnlyFront::wait(&state_dir)).transpose();
+    let _only = only.map_err(|error| {
+        let folder = escape(&state_dir.display().to_string());
+        Failure::new(Class::Internal, "", format!("another process serves {folder}: {error}"))
+    })?;
     let first = listeners(&listen, &[])?;
     // Handlers before the first line is printed: whoever reads it may signal at once.
     let handler = |kind| {
@@ -187,11 +256,28 @@ async fn daemon(flags: &Serve) -> Result<(), Failure> {
         let _ = signal.await;
     };
     let mut server = tokio::spawn(serve(changes_seen, settings_seen, told(stopped), told(hurried)));
+    if let Some(link) = link {
+        let gone = |error| Failure::new(Class::Internal, "", format!("the warden is gone: {error}"));
+        link.serving().map_err(gone)?;
+    }
+    let unwatched = async {
+        match link {
+            Some(link) => drop(link.ended().await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(unwatched);
     loop {
         tokio::select! {
+            () = &mut unwatched => {
+                // Its successor takes the jobs up, and may be there already.
+                say("the warden is gone: this server ends, commands go on");
+                current.borrow().engine.leave();
+                return Ok(());
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => match reload(flags, &served, &current) {
+            _ = hangup.recv() => match reload(flags, link, &served, &current) {
                 Ok((list, change)) => {
                     for listener in &change.added {
                         say(&format!("listening on {}", escape(&listener.url.to_string())));
@@ -207,7 +293,16 @@ async fn daemon(flags: &Serve) -> Result<(), Failure> {
             },
         }
     }
-    say("stopping: no new connections; running commands get their grace time, a second signal ends them now");
+    let (running, stop_jobs) = (current.borrow().engine.running(), current.borrow().stop_jobs);
+    say(&match running {
+        0 => "stopping".to_owned(),
+        _ if stop_jobs || link.is_none() => "stopping: no new connections; running commands get their grace time, a second signal ends them now".to_owned(),
+        1 => "stopping; one command runs on, and the next server on this state directory takes it up"
+            .to_owned(),
+        many => format!(
+            "stopping; {many} commands run on, and the next server on this state directory takes them up"
+        ),
+    });
     let _ = stop.send(());
     let ended = tokio::select! {
         ended = &mut server => ended,
@@ -231,10 +326,11 @@ fn listeners(wanted: &[ListenUrl], served: &[ListenUrl]) -> Result<Vec<Listener>
 /// Reads the configuration anew. Nothing changes when any of it makes no sense.
 fn reload(
     flags: &Serve,
+    link: Option<&WardenLink>,
     served: &[ListenUrl],
     current: &watch::Sender<Arc<Settings>>,
 ) -> Result<(Vec<ListenUrl>, ListenerChange), Failure> {
-    let Configuration { listen, mut settings, .. } = configuration(flags)?;
+    let Configuration { listen, mut settings, .. } = configuration(flags, link)?;
     let added = listeners(&listen, served)?;
     settings.succeed(&current.borrow());
     current.send_replace(Arc::new(settings));

@@ -14,6 +14,7 @@ mod bench;
 mod commands;
 mod daemon;
 mod hosts;
+mod keepers;
 mod kept;
 mod limits;
 mod receipts;

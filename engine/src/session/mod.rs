@@ -249,7 +249,7 @@ impl Session {
         self.state().status = match how {
             How::Exited(status) => u8::try_from(status).unwrap_or(u8::MAX),
             How::Signaled { signal, .. } => 128_u8.saturating_add(u8::try_from(signal.number()).unwrap_or(0)),
-            How::Unknown => u8::MAX,
+            How::Unknown | How::KeeperLost => u8::MAX,
         };
     }
 

@@ -31,7 +31,7 @@ pub(crate) enum ChildStep {
 
 impl ChildStep {
     /// All of them; a step's place is its number, and 0 stands for "none failed" in a scene.
-    pub(super) const ALL: [ChildStep; 8] = [
+    pub(crate) const ALL: [ChildStep; 8] = [
         ChildStep::Clone,
         ChildStep::Session,
         ChildStep::Descriptors,

@@ -4,9 +4,14 @@
 
 mod account;
 mod child;
+mod clone;
+mod fork;
+mod here;
 mod host;
 mod leader;
+mod memory;
 mod plan;
+mod signals;
 mod spawner;
 mod spawner_process;
 mod wait;
@@ -14,9 +19,13 @@ mod watch;
 
 pub use account::{AccountError, AccountKey, account};
 pub(crate) use child::ChildStep;
+pub(crate) use fork::{become_keeper, fork, is_single_threaded, reap_any, signal_process};
+pub(crate) use here::Here;
 pub use host::{boot_id, hostname};
 pub(crate) use leader::{LONGEST_REPORT, MOST_UNREAD, Report};
+pub(crate) use memory::{Piece, SharedMemory, View};
 pub(crate) use plan::Plan;
+pub(crate) use signals::{Signals, inherited_socket, unblock_signals};
 pub(crate) use spawner::{Command, Failed, Spawned, Spawner};
 pub(crate) use wait::{
     continue_leader, has_exited, is_over, kill_and_reap, kill_leader, reap, signal_command, signal_group,

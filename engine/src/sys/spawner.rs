@@ -20,8 +20,9 @@ use rustix::net::{
 };
 
 use super::child::{ChildStep, last_errno, set_signal_mask};
+use super::clone::Answer;
 use super::plan::{Area, Plan};
-use super::spawner_process::{self, Answer, MOST_DESCRIPTORS};
+use super::spawner_process::{self, MOST_DESCRIPTORS};
 
 /// How long the end of an idle spawner is waited for.
 const LAST_WAIT: Duration = Duration::from_millis(200);
@@ -49,7 +50,7 @@ pub(crate) struct Command {
 }
 
 /// A start that failed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failed {
     /// No child is left.
     Step {
@@ -222,7 +223,7 @@ impl Drop for Spawner {
 }
 
 /// Reaps a child that ended before it executed anything.
-fn discard_child(pid: i32) {
+pub(super) fn discard_child(pid: i32) {
     let mut status = 0;
     // SAFETY: `status` is writable. The child has ended or is about to, so this doesn't wait for anything else.
     while pid > 0 && unsafe { libc::waitpid(pid, &mut status, 0) } < 0 && last_errno() == libc::EINTR {}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::spawner_process::PROCESS_GROUP;
+use super::clone::PROCESS_GROUP;
 use crate::group;
 
 /// What wait4(2) says of a child.

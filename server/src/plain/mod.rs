@@ -243,8 +243,8 @@ impl Connection {
 async fn leaves(phase: &mut watch::Receiver<Phase>, past: Phase) {
     let left = phase.wait_for(|now| match past {
         Phase::Serving => *now != Phase::Serving,
-        Phase::Draining => *now == Phase::Ending,
-        Phase::Ending => false,
+        Phase::Draining => matches!(*now, Phase::Ending | Phase::Leaving),
+        Phase::Ending | Phase::Leaving => false,
     });
     if left.await.is_err() {
         // Nobody will say any more.

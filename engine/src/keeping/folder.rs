@@ -1,0 +1,293 @@
+//! The folder of a job, by which it is found again: made before anything of the job is, removed when nobody needs it any more.
+//!
+//! It holds `keeper`, the socket of the keeper, and `record`, which says whose processes those are. Only this account can enter
+//! it. To make it is the moment at which a job begins: whoever makes it second has come too late.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::fields::{Fields, Found};
+use crate::incarnation::Incarnation;
+use crate::sys::boot_id;
+
+/// The socket of a keeper.
+const SOCKET: &str = "keeper";
+/// Whose the processes are.
+const RECORD: &str = "record";
+
+/// Bytes of the longest record.
+const LONGEST_RECORD: usize = 256 * 1024;
+
+/// Which job: what makes it this one to whoever asks, in 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobKey(pub [u8; 16]);
+
+impl fmt::Debug for JobKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for JobKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl JobKey {
+    /// One that is nobody else's.
+    ///
+    /// # Errors
+    /// The kernel gives no random bytes.
+    pub fn random() -> io::Result<Self> {
+        let mut bytes = [0; 16];
+        rustix::rand::getrandom(bytes.as_mut_slice(), rustix::rand::GetRandomFlags::empty())?;
+        Ok(JobKey(bytes))
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let mut bytes = [0; 16];
+        if name.len() != 32 || !name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return None;
+        }
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(name.get(index * 2..index * 2 + 2)?, 16).ok()?;
+        }
+        Some(JobKey(bytes))
+    }
+}
+
+/// The folder that jobs' folders are in.
+#[derive(Debug)]
+pub(crate) struct Jobs {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Jobs {
+    /// Opens it, and makes it if need be.
+    ///
+    /// # Errors
+    /// It can't be made, or others can enter it.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())?;
+        let found = rustix::fs::fstat(&fd)?;
+        if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o077 != 0 {
+            let text = format!("{} is not a folder that only this account can use", path.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        Ok(Jobs { fd, path: path.to_owned() })
+    }
+
+    /// Makes the folder of a job.
+    ///
+    /// # Errors
+    /// [`Errno::EXIST`] where there is one, or what mkdirat(2) says.
+    pub(crate) fn make(&self, key: JobKey) -> Result<Folder, Errno> {
+        rustix::fs::mkdirat(&self.fd, key.to_string(), Mode::RWXU)?;
+        self.folder(key)
+    }
+
+    /// The folder of a job.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn folder(&self, key: JobKey) -> Result<Folder, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, key.to_string(), flags, Mode::empty())?;
+        Ok(Folder { jobs: self.fd.try_clone().map_err(|_| Errno::MFILE)?, key, fd })
+    }
+
+    /// All jobs that have a folder.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub(crate) fn all(&self) -> io::Result<Vec<JobKey>> {
+        let mut keys = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            keys.extend(entry?.file_name().to_str().and_then(JobKey::parse));
+        }
+        Ok(keys)
+    }
+}
+
+/// The folder of a job.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    jobs: OwnedFd,
+    key: JobKey,
+    fd: OwnedFd,
+}
+
+/// What is written of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) boot_id: [u8; 16],
+    /// The keeper.
+    pub(crate) keeper: Incarnation,
+    /// The leader of the job's session; none until its command has been started.
+    pub(crate) leader: Option<Incarnation>,
+    /// What the server wants to know when it finds the job again.
+    pub(crate) note: Vec<u8>,
+}
+
+fn process(one: Incarnation) -> Fields {
+    Fields::new().signed(1, one.pid.into()).number(2, one.started)
+}
+
+impl Record {
+    fn compose(&self) -> Vec<u8> {
+        Fields::new()
+            .bytes(1, &self.boot_id)
+            .nested(2, process(self.keeper))
+            .bytes(4, &self.note)
+            .into_bytes()
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let found = Found::parse(bytes)?;
+        let process =
+            |tag| found.nested(tag).map(|one| Incarnation { pid: one.small(1), started: one.number(2) });
+        Some(Record {
+            boot_id: found.array(1),
+            keeper: process(2)?,
+            leader: process(3),
+            note: found.bytes(4).to_vec(),
+        })
+    }
+
+    /// Whether it was written since this machine was started.
+    pub(crate) fn is_of_this_boot(&self) -> bool {
+        boot_id().is_ok_and(|id| id == self.boot_id)
+    }
+}
+
+impl Folder {
+    /// Writes the record, all but the leader. It is there before the command is: a job that has none has never run.
+    ///
+    /// # Errors
+    /// No room, for one.
+    pub(crate) fn write(&self, record: &Record) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, RECORD, flags, Mode::RUSR | Mode::WUSR)?;
+        let mut file = File::from(file);
+        file.write_all(&record.compose())?;
+        Ok(file)
+    }
+
+    /// Adds the leader to a record that was just written.
+    ///
+    /// # Errors
+    /// No room, for one.
+    pub(crate) fn add_leader(mut record: File, leader: Incarnation) -> io::Result<()> {
+        record.write_all(&Fields::new().nested(3, process(leader)).into_bytes())
+    }
+
+    /// Reads the record; none where there is none, or half of one.
+    pub(crate) fn read(&self) -> Option<Record> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, RECORD, flags, Mode::empty()).ok()?;
+        let mut bytes = Vec::new();
+        File::from(file).take(LONGEST_RECORD as u64).read_to_end(&mut bytes).ok()?;
+        Record::parse(&bytes)
+    }
+
+    /// Listens for servers.
+    ///
+    /// # Errors
+    /// What bind(2) or listen(2) says.
+    pub(crate) fn listen(&self) -> io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::bind(&socket, &self.address()?)?;
+        rustix::net::listen(&socket, 8)?;
+        Ok(socket)
+    }
+
+    /// Connects to the keeper. The socket doesn't block.
+    ///
+    /// # Errors
+    /// [`Errno::CONNREFUSED`] or [`Errno::NOENT`] where it is gone.
+    pub(crate) fn connect(&self) -> Result<OwnedFd, Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &self.address()?)?;
+        Ok(socket)
+    }
+
+    /// By way of the descriptor: a path of any length would be too long for some (unix(7)).
+    fn address(&self) -> Result<SocketAddrUnix, Errno> {
+        SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", self.fd.as_raw_fd()))
+    }
+
+    /// Removes it. What isn't there any more is no fault.
+    ///
+    /// # Errors
+    /// What unlinkat(2) says.
+    pub(crate) fn remove(&self) -> Result<(), Errno> {
+        for name in [SOCKET, RECORD] {
+            match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        match rustix::fs::unlinkat(&self.jobs, self.key.to_string(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_made_once_and_found_again() {
+        let root = tempfile::tempdir().unwrap();
+        // Longer than the path of a socket may be.
+        let path = root.path().join("x".repeat(200)).join("jobs");
+        let jobs = Jobs::open(&path).unwrap();
+        let key = JobKey::random().unwrap();
+        let folder = jobs.make(key).unwrap();
+        assert_eq!(jobs.make(key).unwrap_err(), Errno::EXIST);
+        assert_eq!(folder.read(), None);
+        let one = Incarnation { pid: 1, started: 2 };
+        let mut record = Record { boot_id: [0; 16], keeper: one, leader: None, note: b"n".to_vec() };
+        let file = folder.write(&record).unwrap();
+        assert_eq!(folder.read(), Some(record.clone()));
+        Folder::add_leader(file, one).unwrap();
+        record.leader = Some(one);
+        assert_eq!(folder.read(), Some(record.clone()));
+        assert!(!record.is_of_this_boot());
+        assert_eq!(folder.connect().unwrap_err(), Errno::NOENT);
+        let listener = folder.listen().unwrap();
+        assert!(jobs.folder(key).unwrap().connect().is_ok());
+        drop(listener);
+        assert_eq!(folder.connect().unwrap_err(), Errno::CONNREFUSED);
+        assert_eq!(jobs.all().unwrap(), [key]);
+        folder.remove().unwrap();
+        folder.remove().unwrap();
+        assert!(jobs.all().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_others_can_enter_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("jobs");
+        Jobs::open(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o750)).unwrap();
+        assert!(Jobs::open(&path).unwrap_err().to_string().contains("only this account"));
+    }
+}

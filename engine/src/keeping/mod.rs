@@ -1,0 +1,21 @@
+//! Keepers: a process for each job, which owns its pipes or terminal, what is not yet delivered, and its exit status; and the
+//! warden, which forks them.
+//!
+//! `warden` is single-threaded and small, and forks keepers ahead of need. A server asks it for one, and from then on
+//! talks to the keeper by a socket of their own: what changes is told in messages ([`messages`]), and the bytes of the output lie
+//! in memory that both have mapped, written by the keeper and lent by the server, so that they cost no copy more than in one
+//! process. A server that goes away leaves the keeper where it is; the next one finds it by its folder ([`folder`]).
+
+mod channel;
+mod fields;
+mod folder;
+mod keeper;
+mod kept;
+mod messages;
+mod warden;
+
+pub use folder::JobKey;
+pub use kept::Found;
+pub(crate) use kept::{Keep, Keepers, Kept};
+pub(crate) use messages::{Input, Produced, Snapshot, Start};
+pub use warden::{OnlyFront, Warden, WardenEnd, WardenError, WardenLink};

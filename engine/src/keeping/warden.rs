@@ -1,0 +1,463 @@
+//! The warden: the first process of a server. It has one thread and little memory, forks keepers and starts the front, which is all
+//! the rest of the server, anew when that dies.
+//!
+//! It hands the front sockets to keepers that wait for a job, ahead of need, so that a command waits for no fork and the warden is
+//! on nobody's way; and the front says when it has used one.
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::{Errno, FdFlags};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+use super::folder::Jobs;
+use super::keeper::{Idle, Kit};
+use crate::cgroup::Parent;
+use crate::config::EngineConfig;
+use crate::incarnation::kill_session;
+use crate::sys::{self, Signals};
+
+/// Keepers that wait ready and have had no job yet.
+const SPARES: usize = 2;
+
+/// A keeper that was used is replaced after so long, and not while its command is starting; at once where none is left.
+const DELAY: Duration = Duration::from_millis(1);
+
+/// A pause where the kernel refuses a process.
+const REFUSED: Duration = Duration::from_millis(20);
+
+/// The first and the longest pause before a front that died soon is started anew.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A front that lived for so long has died for another reason than its start.
+const SOON: Duration = Duration::from_secs(10);
+
+/// What a message over the link is: a keeper, with its socket, from the warden; from the front, that one was used, and that it serves.
+const KEEPER: u8 = 1;
+const USED: u8 = 2;
+const SERVING: u8 = 3;
+
+/// The other end of the warden's socket: the server's.
+#[derive(Debug)]
+pub struct WardenLink(OwnedFd);
+
+impl WardenLink {
+    /// The link that this process was started with, by the number of its descriptor. Signals that the warden has blocked come
+    /// through again: to be called before anything handles them.
+    ///
+    /// # Errors
+    /// There is no socket of this number.
+    pub fn inherited(number: i32) -> io::Result<Self> {
+        let link = sys::inherited_socket(number).map(WardenLink)?;
+        sys::unblock_signals();
+        Ok(link)
+    }
+
+    /// The socket of a keeper that waits for a job; none where none has been handed over.
+    ///
+    /// # Errors
+    /// The warden is gone, or hands over something odd.
+    pub(crate) fn keeper(&self) -> io::Result<Option<OwnedFd>> {
+        match receive(self.0.as_fd(), RecvFlags::DONTWAIT) {
+            Ok(Some((message, socket))) if message == [KEEPER] => Ok(socket),
+            Ok(Some(_)) => Err(io::ErrorKind::InvalidData.into()),
+            Ok(None) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for the socket of a keeper.
+    ///
+    /// # Errors
+    /// As [`WardenLink::keeper`], or [`io::ErrorKind::TimedOut`].
+    pub(crate) fn wait_for_keeper(&self, until: Instant) -> io::Result<OwnedFd> {
+        loop {
+            if let Some(socket) = self.keeper()? {
+                return Ok(socket);
+            }
+            super::channel::wait(self.0.as_fd(), PollFlags::IN, until)?;
+        }
+    }
+
+    /// Says that a keeper was used.
+    pub(crate) fn used(&self) -> io::Result<()> {
+        self.send(&[USED], &[])
+    }
+
+    /// Says that this server serves: from now on it is started anew when it dies.
+    ///
+    /// # Errors
+    /// The warden is gone.
+    pub fn serving(&self) -> io::Result<()> {
+        self.send(&[SERVING], &[])
+    }
+
+    fn send(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send(self.0.as_fd(), message, fds)
+    }
+
+    /// A second descriptor of the same link, for who waits for the warden's end.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(WardenLink)
+    }
+
+    /// Waits until the warden is gone.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub async fn ended(&self) -> io::Result<()> {
+        let watched = sys::watch(self.0.try_clone()?, tokio::io::Interest::READABLE)?;
+        loop {
+            let mut ready = watched.readable().await?;
+            // Behind keepers that nobody has taken yet, so that reading wouldn't tell.
+            if ready.ready().is_read_closed() {
+                return Ok(());
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+/// That this process is the one front of a state directory. The one before may live for a moment longer than its warden.
+#[derive(Debug)]
+pub struct OnlyFront(#[expect(dead_code, reason = "held, not read")] File);
+
+/// How long the front before may take to end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+impl OnlyFront {
+    /// Waits until no other process serves this state directory.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] where one does for too long, or the file can't be opened.
+    pub fn wait(state_dir: &Path) -> io::Result<Self> {
+        let file = File::options().create(true).truncate(false).write(true).open(state_dir.join("front"))?;
+        let until = Instant::now() + FAREWELL;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(OnlyFront(file)),
+                Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(DELAY),
+                Err(Errno::WOULDBLOCK) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sendmsg(socket, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives a packet and the descriptor that came along; nothing where the other end is gone.
+fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Option<(Vec<u8>, Option<OwnedFd>)>> {
+    let mut bytes = [0; 8];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let flags = flags | RecvFlags::CMSG_CLOEXEC;
+        match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
+            Err(Errno::INTR) => {}
+            received => break received?,
+        }
+    };
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let mut passed = None;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            passed = fds.last();
+        }
+    }
+    Ok(Some((bytes.get(..received.bytes).unwrap_or_default().to_vec(), passed)))
+}
+
+/// Why there is no warden.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WardenError {
+    /// Another server uses the state directory.
+    #[error("another server runs on {}", .0.display())]
+    Taken(PathBuf),
+    /// The state directory can't be used.
+    #[error("can't use {}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// This process has threads.
+    #[error("a warden has one thread, and this process has more")]
+    Threads,
+    /// Anything else the kernel says.
+    #[error("can't set up the warden")]
+    Io(#[from] io::Error),
+}
+
+/// How a warden ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WardenEnd {
+    /// Its front ended with this status, as it was told to, or before it served anybody.
+    Status(i32),
+    /// A signal ended the front before it served anybody.
+    Signaled(i32),
+}
+
+/// A warden. Jobs go on when it ends.
+#[derive(Debug)]
+pub struct Warden {
+    /// Held for as long as this process lives.
+    lock: File,
+    signals: Signals,
+    kit: Kit,
+}
+
+/// The folder of jobs, in a state directory.
+pub(crate) fn jobs_folder(state_dir: &Path) -> PathBuf {
+    state_dir.join("jobs")
+}
+
+impl Warden {
+    /// Takes a state directory, and ends what is left of jobs whose keepers are gone. The process has no thread yet.
+    ///
+    /// # Errors
+    /// [`WardenError`].
+    pub fn new(state_dir: &Path, config: EngineConfig) -> Result<Self, WardenError> {
+        if !sys::is_single_threaded() {
+            return Err(WardenError::Threads);
+        }
+        let in_folder = |source| WardenError::Folder { path: state_dir.to_owned(), source };
+        let jobs = Jobs::open(&jobs_folder(state_dir)).map_err(in_folder)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(state_dir.join("lock"))
+            .map_err(in_folder)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(WardenError::Taken(state_dir.to_owned())),
+            Err(errno) => return Err(in_folder(errno.into())),
+        }
+        sys::waitable_children();
+        let numbers = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+        let signals = Signals::block(&numbers)?;
+        let null = sys::above_stdio(OwnedFd::from(File::open("/dev/null")?)).map_err(io::Error::from)?;
+        let cgroups = Parent::find(&config.cgroup);
+        // What a library finds out once about the processor, each keeper finds known: asking costs tens of microseconds on a
+        // virtual machine, each time (CPUID leaves the guest).
+        blake3::hash(&[0; 64 * 1024]);
+        let kit = Kit { jobs, config, null, cgroups, boot_id: sys::boot_id()? };
+        let warden = Warden { lock, signals, kit };
+        warden.bury_all();
+        Ok(warden)
+    }
+
+    /// Starts the front, and serves it until it ends as it was told to. `start` is given the number of a descriptor that the front
+    /// must inherit, and `report` whatever a person should know.
+    ///
+    /// # Errors
+    /// The front can't be started the first time.
+    pub fn run(
+        self,
+        mut start: impl FnMut(i32) -> io::Result<Child>,
+        report: impl Fn(&str),
+    ) -> io::Result<WardenEnd> {
+        let mut pause = FIRST_PAUSE;
+        let mut is_first = true;
+        loop {
+            let begun = Instant::now();
+            let front = match self.start_front(&mut start) {
+                Ok(front) => front,
+                Err(error) if is_first => return Err(error),
+                Err(error) => {
+                    report(&format!("the server can't be started anew: {error}"));
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    continue;
+                }
+            };
+            is_first = false;
+            let (end, is_wanted) = self.serve(front)?;
+            if is_wanted {
+                return Ok(end);
+            }
+            report(&match end {
+                WardenEnd::Signaled(signal) => {
+                    format!("the server was killed by signal {signal}; starting it anew, commands go on")
+                }
+                WardenEnd::Status(status) => {
+                    format!("the server ended with status {status}; starting it anew, commands go on")
+                }
+            });
+            if begun.elapsed() > SOON {
+                pause = FIRST_PAUSE;
+            } else {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    fn start_front(&self, start: &mut impl FnMut(i32) -> io::Result<Child>) -> io::Result<Front> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let theirs = sys::above_stdio(theirs)?;
+        // Open in the front alone: no keeper is forked, and nothing else is executed, before it is closed here.
+        rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
+        let child = start(theirs.as_raw_fd())?;
+        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        Ok(Front { pid, link: Some(ours), spares: 0, since: None, serves: false, stopping: false })
+    }
+
+    /// Serves a front until it has ended; and whether it was to.
+    fn serve(&self, mut front: Front) -> io::Result<(WardenEnd, bool)> {
+        loop {
+            let pause = self.supply(&mut front);
+            let mut ready = vec![PollFd::new(&self.signals, PollFlags::IN)];
+            if let Some(link) = &front.link {
+                ready.push(PollFd::new(link, PollFlags::IN));
+            }
+            let pause = pause.map(|pause| Timespec { tv_sec: 0, tv_nsec: pause.subsec_nanos().into() });
+            match poll(&mut ready, pause.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let has_word = ready.get(1).is_some_and(|link| !link.revents().is_empty());
+            drop(ready);
+            if has_word {
+                Self::listen(&mut front);
+            }
+            while let Some(signal) = self.signals.next() {
+                if signal != libc::SIGCHLD {
+                    front.stopping |= signal != libc::SIGHUP;
+                    sys::signal_process(front.pid, signal);
+                }
+            }
+            if let Some(status) = self.reap(&front) {
+                let end = if libc::WIFSIGNALED(status) {
+                    WardenEnd::Signaled(libc::WTERMSIG(status))
+                } else {
+                    WardenEnd::Status(libc::WEXITSTATUS(status))
+                };
+                // One that was never ready would not be the next time.
+                return Ok((end, front.stopping || !front.serves));
+            }
+        }
+    }
+
+    fn listen(front: &mut Front) {
+        let Some(link) = &front.link else { return };
+        match receive(link.as_fd(), RecvFlags::DONTWAIT) {
+            Ok(Some((message, _))) => match message.first() {
+                Some(&USED) => {
+                    front.spares = front.spares.saturating_sub(1);
+                    front.since = front.since.or_else(|| Some(Instant::now()));
+                }
+                Some(&SERVING) => front.serves = true,
+                _ => {}
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Its end is told by the kernel.
+            Ok(None) | Err(_) => front.link = None,
+        }
+    }
+
+    /// Hands keepers over, as many as are to wait ready; or says for how long that can wait.
+    fn supply(&self, front: &mut Front) -> Option<Duration> {
+        while front.link.is_some() && front.spares < SPARES {
+            if let (Some(since), true) = (front.since, front.spares > 0) {
+                let waited = since.elapsed();
+                if waited < DELAY {
+                    return Some(DELAY - waited);
+                }
+            }
+            match self.hand_over(front) {
+                Ok(()) => front.spares += 1,
+                // No process or descriptor is to be had. Whoever waits is told in time.
+                Err(_) => return Some(REFUSED),
+            }
+        }
+        front.since = None;
+        None
+    }
+
+    /// Forks a keeper and hands the front its socket.
+    fn hand_over(&self, front: &Front) -> io::Result<()> {
+        let Some(link) = &front.link else { return Ok(()) };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let (lock, signals) = (self.lock.as_raw_fd(), self.signals.as_fd().as_raw_fd());
+        let wardens = [lock, signals, ours.as_raw_fd(), link.as_raw_fd()];
+        let kit = &self.kit;
+        sys::fork(move || {
+            sys::become_keeper(kit.null.as_fd(), &wardens);
+            if let Ok(idle) = Idle::new() {
+                idle.keep(kit, theirs);
+            }
+        })?;
+        send(link.as_fd(), &[KEEPER], &[ours.as_fd()])
+    }
+
+    /// Reaps what has ended; the front's raw status if that has.
+    fn reap(&self, front: &Front) -> Option<i32> {
+        let (mut ended, mut is_lost) = (None, false);
+        while let Some((pid, status)) = sys::reap_any() {
+            if pid == front.pid {
+                ended = Some(status);
+            }
+            is_lost |= pid != front.pid && status != 0;
+        }
+        if is_lost {
+            self.bury_all();
+        }
+        ended
+    }
+
+    /// Ends what runs of jobs whose keepers are gone. Their folders are left to the server, which tells.
+    fn bury_all(&self) {
+        for key in self.kit.jobs.all().unwrap_or_default() {
+            let Ok(folder) = self.kit.jobs.folder(key) else { continue };
+            let Some(record) = folder.read() else { continue };
+            if record.boot_id == self.kit.boot_id && !record.keeper.is_alive() {
+                record.leader.map(kill_session);
+            }
+        }
+    }
+}
+
+/// The server's process.
+struct Front {
+    pid: i32,
+    link: Option<OwnedFd>,
+    /// Keepers that it has, and hasn't used.
+    spares: usize,
+    /// When it used one that isn't replaced yet.
+    since: Option<Instant>,
+    /// It has said so.
+    serves: bool,
+    /// It was told to end.
+    stopping: bool,
+}
