@@ -19,7 +19,7 @@ use super::folder::{JobKey, Jobs};
 use super::keeper::no_keeper;
 use super::messages::{FromKeeper, Produced, Snapshot, Start, ToKeeper, VERSION};
 use super::warden::{WardenLink, jobs_folder};
-use crate::error::{InputError, NotStarted, OutputError};
+use crate::error::{InputError, OutputError};
 use crate::job::{Job, Progress};
 use crate::launch::Unlaunched;
 use crate::outcome::{EndReason, Ended, How, OutputEnd, PeakMemory};
@@ -31,6 +31,9 @@ use crate::sys::{SharedMemory, View};
 
 /// How long a keeper that is found may take to say what it keeps.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes that wait for a keeper that doesn't read: beyond it no signal is added.
+const BACKLOG: usize = 2 * Limits::WINDOW;
 
 /// Keepers without a job that are kept for the next ones.
 const MOST_IDLE: usize = 4;
@@ -300,6 +303,19 @@ struct State {
 impl State {
     fn send(&mut self, message: &ToKeeper) {
         let Some(channel) = &mut self.channel else { return };
+        // Input is bounded by its window, and what is acknowledged by what was produced. The rest has no bound of its own: whoever
+        // sends signals without end to a keeper that stands still loses those.
+        let is_bounded = matches!(
+            message,
+            ToKeeper::Input { .. }
+                | ToKeeper::EndInput { .. }
+                | ToKeeper::Acknowledge { .. }
+                | ToKeeper::Forget
+        );
+        if !is_bounded && channel.pending() > BACKLOG {
+            tracing::warn!("a keeper that doesn't read is told nothing more");
+            return;
+        }
         channel.send(&message.compose());
         if channel.pending() > 0 {
             self.wake();
@@ -604,12 +620,6 @@ pub(crate) fn lost(pid: i32, now: &Snapshot) -> Ended {
         unread_upto: 0,
         pid,
         session: None,
-    }
-}
-
-impl From<NotStarted> for io::Error {
-    fn from(why: NotStarted) -> Self {
-        io::Error::other(why)
     }
 }
 
