@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::fields::{Fields, Found};
-use crate::incarnation::Incarnation;
+use crate::incarnation::{Incarnation, kill_session};
 use crate::sys::boot_id;
 
 /// The socket of a keeper.
@@ -228,6 +228,14 @@ impl Folder {
     /// By way of the descriptor: a path of any length would be too long for some (unix(7)).
     fn address(&self) -> Result<SocketAddrUnix, Errno> {
         SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", self.fd.as_raw_fd()))
+    }
+
+    /// Removes the folder of a job whose keeper is gone, and ends what is left of the job: nobody finds that afterwards.
+    pub(crate) fn bury(&self) {
+        if let Some(record) = self.read().filter(Record::is_of_this_boot) {
+            record.leader.map(kill_session);
+        }
+        let _ = self.remove();
     }
 
     /// Removes it. What isn't there any more is no fault.

@@ -189,7 +189,7 @@ impl Keepers {
     /// Forgets a job whose keeper is gone.
     pub(crate) fn forget(&self, key: JobKey) {
         if let Ok(folder) = self.jobs.folder(key) {
-            let _ = folder.remove();
+            folder.bury();
         }
     }
 
@@ -501,7 +501,7 @@ impl Kept {
         if !self.leaving.load(Ordering::Relaxed) {
             state.send(&ToKeeper::Forget);
             if let (None, Ok(folder)) = (&state.channel, self.jobs.folder(self.about.key)) {
-                let _ = folder.remove();
+                folder.bury();
             }
         }
         state.abandoned = true;
