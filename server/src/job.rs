@@ -231,6 +231,7 @@ fn class(blame: Blame) -> proto::NotStartedClass {
         Blame::CannotExec => proto::NotStartedClass::CannotExec,
         Blame::HostFull => proto::NotStartedClass::HostFull,
         Blame::Internal => proto::NotStartedClass::Internal,
+        Blame::Unknown => proto::NotStartedClass::Unknown,
     }
 }
 
@@ -260,6 +261,7 @@ mod tests {
             (Blame::CannotExec, proto::NotStartedClass::CannotExec),
             (Blame::HostFull, proto::NotStartedClass::HostFull),
             (Blame::Internal, proto::NotStartedClass::Internal),
+            (Blame::Unknown, proto::NotStartedClass::Unknown),
         ] {
             assert_eq!(class(blame), told);
         }
