@@ -18,6 +18,7 @@ mod config;
 mod discard;
 mod drain;
 mod driver;
+mod enclosure;
 mod engine;
 mod environment;
 mod error;
@@ -40,6 +41,7 @@ mod spawners;
 mod state;
 pub mod sys;
 mod terminal;
+mod tree;
 mod writer;
 
 pub use config::{BaseEnvironment, CgroupParent, DrainRule, EngineConfig};

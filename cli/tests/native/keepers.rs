@@ -6,7 +6,7 @@ use remora_testkit::{children, eventually, group_members, is_alive};
 
 use crate::bench::{Client, Home, PATIENCE, Server, run, run_with, signal};
 
-fn server(home: &Home) -> Server {
+pub(crate) fn server(home: &Home) -> Server {
     if !home.path("host_key").exists() {
         home.make_key("host_key", "ed25519", "");
     }
@@ -29,12 +29,12 @@ fn front(server: &Server) -> i32 {
     found.unwrap()
 }
 
-fn keeper_of(server: &Server, command: i32) -> i32 {
+pub(crate) fn keeper_of(server: &Server, command: i32) -> i32 {
     let all = children(server.pid());
     all.into_iter().find(|keeper| children(*keeper).contains(&command)).expect("a keeper")
 }
 
-fn jobs(home: &Home) -> usize {
+pub(crate) fn jobs(home: &Home) -> usize {
     fs::read_dir(home.path("state/jobs")).unwrap().count()
 }
 

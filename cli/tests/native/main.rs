@@ -26,5 +26,6 @@ mod shell;
 mod statuses;
 mod streams;
 mod terminals;
+mod trees;
 mod users;
 mod vanishing;

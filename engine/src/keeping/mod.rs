@@ -12,6 +12,7 @@ mod folder;
 mod keeper;
 mod kept;
 mod messages;
+mod orphanage;
 mod warden;
 
 pub use folder::JobKey;

@@ -22,9 +22,10 @@ use rustix::net::{
 
 use super::folder::Jobs;
 use super::keeper::{Idle, Kit};
+use super::orphanage::Orphanage;
 use crate::cgroup::Parent;
 use crate::config::EngineConfig;
-use crate::incarnation::kill_session;
+use crate::enclosure::Enclosure;
 use crate::sys::{self, Signals};
 
 /// Keepers that wait ready and have had no job yet.
@@ -232,6 +233,7 @@ pub struct Warden {
     lock: File,
     signals: Signals,
     kit: Kit,
+    children: Orphanage,
 }
 
 /// The folder of jobs, in a state directory.
@@ -270,8 +272,11 @@ impl Warden {
         // virtual machine, each time (CPUID leaves the guest).
         blake3::hash(&[0; 64 * 1024]);
         let kit = Kit { jobs, config, null, cgroups, boot_id: sys::boot_id()? };
-        let warden = Warden { lock, signals, kit };
+        let warden = Warden { lock, signals, kit, children: Orphanage::new()? };
         warden.bury_all();
+        if let Some(cgroups) = &warden.kit.cgroups {
+            Enclosure::sweep(cgroups.path());
+        }
         Ok(warden)
     }
 
@@ -281,7 +286,7 @@ impl Warden {
     /// # Errors
     /// The front can't be started the first time.
     pub fn run(
-        self,
+        mut self,
         mut start: impl FnMut(i32) -> io::Result<Child>,
         report: impl Fn(&str),
     ) -> io::Result<WardenEnd> {
@@ -321,7 +326,7 @@ impl Warden {
         }
     }
 
-    fn start_front(&self, start: &mut impl FnMut(i32) -> io::Result<Child>) -> io::Result<Front> {
+    fn start_front(&mut self, start: &mut impl FnMut(i32) -> io::Result<Child>) -> io::Result<Front> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let theirs = sys::above_stdio(theirs)?;
@@ -329,11 +334,12 @@ impl Warden {
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
         let child = start(theirs.as_raw_fd())?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        self.children.know(pid);
         Ok(Front { pid, link: Some(ours), spares: 0, since: None, serves: false, stopping: false })
     }
 
     /// Serves a front until it has ended; and whether it was to.
-    fn serve(&self, mut front: Front) -> io::Result<(WardenEnd, bool)> {
+    fn serve(&mut self, mut front: Front) -> io::Result<(WardenEnd, bool)> {
         loop {
             let pause = self.supply(&mut front);
             let mut ready = vec![PollFd::new(&self.signals, PollFlags::IN)];
@@ -386,7 +392,7 @@ impl Warden {
     }
 
     /// Hands keepers over, as many as are to wait ready; or says for how long that can wait.
-    fn supply(&self, front: &mut Front) -> Option<Duration> {
+    fn supply(&mut self, front: &mut Front) -> Option<Duration> {
         while front.link.is_some() && front.spares < SPARES {
             if let (Some(since), true) = (front.since, front.spares > 0) {
                 let waited = since.elapsed();
@@ -405,33 +411,48 @@ impl Warden {
     }
 
     /// Forks a keeper and hands the front its socket.
-    fn hand_over(&self, front: &Front) -> io::Result<()> {
+    fn hand_over(&mut self, front: &Front) -> io::Result<()> {
         let Some(link) = &front.link else { return Ok(()) };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         let (lock, signals) = (self.lock.as_raw_fd(), self.signals.as_fd().as_raw_fd());
         let wardens = [lock, signals, ours.as_raw_fd(), link.as_raw_fd()];
         let kit = &self.kit;
-        sys::fork(move || {
+        let keeper = sys::fork(move || {
             sys::become_keeper(kit.null.as_fd(), &wardens);
-            if let Ok(idle) = Idle::new() {
+            if let Ok(idle) = Idle::new(kit) {
                 idle.keep(kit, theirs);
             }
         })?;
+        self.children.know(keeper);
         send(link.as_fd(), &[KEEPER], &[ours.as_fd()])
     }
 
     /// Reaps what has ended; the front's raw status if that has.
-    fn reap(&self, front: &Front) -> Option<i32> {
-        let (mut ended, mut is_lost) = (None, false);
-        while let Some((pid, status)) = sys::reap_any() {
-            if pid == front.pid {
-                ended = Some(status);
+    fn reap(&mut self, front: &Front) -> Option<i32> {
+        let (mut ended, mut gone, mut lost, mut left) = (None, false, false, false);
+        while let Some(child) = self.children.next_ended() {
+            if child.pid == front.pid {
+                ended = Some(child.status);
+            } else if child.was_known {
+                gone = true;
+                // One that ended by itself has left nothing.
+                lost |= child.status != 0 && !child.is_attendant;
+                left |= child.status != 0 && child.is_attendant;
             }
-            is_lost |= pid != front.pid && status != 0;
         }
-        if is_lost {
+        if lost {
             self.bury_all();
+        }
+        if left {
+            // Its job was over: what it had left in the background goes on; and so does, where one of each was killed at the same
+            // moment, who has left the session of the other's job, as nobody can tell them apart.
+            self.children.know_strangers();
+        } else if lost {
+            self.children.end_strangers();
+        }
+        if let (true, Some(cgroups)) = (gone, &self.kit.cgroups) {
+            Enclosure::sweep(cgroups.path());
         }
         ended
     }
@@ -442,7 +463,7 @@ impl Warden {
             let Ok(folder) = self.kit.jobs.folder(key) else { continue };
             let Some(record) = folder.read() else { continue };
             if record.boot_id == self.kit.boot_id && !record.keeper.is_alive() {
-                record.leader.map(kill_session);
+                record.end_rest();
             }
         }
     }
