@@ -7,6 +7,7 @@ use remora_engine::{EndReason, Engine, Found, Job, Output};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use crate::lost;
 use crate::serve::Phase;
 
 /// How often the output of a job that is ended is thrown away.
@@ -25,7 +26,7 @@ pub(crate) fn take_up(engine: &Arc<Engine>, phase: &watch::Receiver<Phase>) {
                 tokio::spawn(hold(job, phase.clone()));
             }
             Found::Lost { key, rebooted, .. } => {
-                warn!(%key, rebooted, "job lost: its keeper is gone");
+                warn!(%key, "job lost: {}", lost::text(rebooted));
                 engine.forget(key);
             }
             _ => {}

@@ -18,6 +18,7 @@ mod job;
 mod key_files;
 mod key_path;
 mod listen;
+mod lost;
 mod plain;
 mod registry;
 mod serve;

@@ -11,6 +11,8 @@ mod fields;
 mod folder;
 mod keeper;
 mod kept;
+#[cfg(test)]
+mod losses;
 mod messages;
 mod orphanage;
 mod warden;

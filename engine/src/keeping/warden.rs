@@ -53,6 +53,14 @@ const SERVING: u8 = 3;
 pub struct WardenLink(OwnedFd);
 
 impl WardenLink {
+    /// A link to no warden.
+    #[cfg(test)]
+    pub(super) fn to_nobody() -> Self {
+        let (ours, _) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        WardenLink(ours)
+    }
+
     /// The link that this process was started with, by the number of its descriptor. Signals that the warden has blocked come
     /// through again: to be called before anything handles them.
     ///
