@@ -31,7 +31,7 @@ pub use host_keys::{HostKeyFileError, load_host_keys};
 pub use key_path::{KeyPath, KeyPathError};
 pub use listen::{ListenError, ListenUrl, Listener, PlainWire, UrlError, bind};
 pub use remora_engine::SessionLimits;
-pub use remora_engine::{EngineConfig, OnlyFront, Warden, WardenEnd, WardenError, WardenLink};
+pub use remora_engine::{EngineConfig, OnlyFront, Stage, Warden, WardenEnd, WardenError, WardenLink};
 pub use remora_identity::Account;
 pub use serve::{ListenerChange, Phase, local, serve};
 pub use settings::{JobLimits, Settings, SettingsError};

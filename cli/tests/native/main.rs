@@ -21,6 +21,7 @@ mod receipts;
 mod reconnecting;
 mod round_trips;
 mod screen;
+mod service;
 mod sessions;
 mod shell;
 mod statuses;

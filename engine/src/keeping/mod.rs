@@ -21,4 +21,4 @@ pub use folder::JobKey;
 pub use kept::Found;
 pub(crate) use kept::{Keep, Keepers, Kept};
 pub(crate) use messages::{Input, Produced, Snapshot, Start};
-pub use warden::{OnlyFront, Warden, WardenEnd, WardenError, WardenLink};
+pub use warden::{OnlyFront, Stage, Warden, WardenEnd, WardenError, WardenLink};

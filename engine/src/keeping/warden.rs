@@ -104,7 +104,7 @@ impl WardenLink {
         self.send(&[USED], &[])
     }
 
-    /// Says that this server serves: from now on it is started anew when it dies.
+    /// Says that this server serves: from now on it is started anew when it dies. And again when the configuration was read anew.
     ///
     /// # Errors
     /// The warden is gone.
@@ -225,6 +225,17 @@ pub enum WardenError {
     Io(#[from] io::Error),
 }
 
+/// What a service manager wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It serves, with the configuration as it was read last.
+    Ready,
+    /// It was told to read its configuration again.
+    Reloading,
+    /// It was told to end.
+    Stopping,
+}
+
 /// How a warden ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WardenEnd {
@@ -289,7 +300,7 @@ impl Warden {
     }
 
     /// Starts the front, and serves it until it ends as it was told to. `start` is given the number of a descriptor that the front
-    /// must inherit, and `report` whatever a person should know.
+    /// must inherit, `report` whatever a person should know, and `tell` what a service manager should.
     ///
     /// # Errors
     /// The front can't be started the first time.
@@ -297,6 +308,7 @@ impl Warden {
         mut self,
         mut start: impl FnMut(i32) -> io::Result<Child>,
         report: impl Fn(&str),
+        tell: impl Fn(Stage),
     ) -> io::Result<WardenEnd> {
         let mut pause = FIRST_PAUSE;
         let mut is_first = true;
@@ -313,7 +325,7 @@ impl Warden {
                 }
             };
             is_first = false;
-            let (end, is_wanted) = self.serve(front)?;
+            let (end, is_wanted) = self.serve(front, &tell)?;
             if is_wanted {
                 return Ok(end);
             }
@@ -347,7 +359,7 @@ impl Warden {
     }
 
     /// Serves a front until it has ended; and whether it was to.
-    fn serve(&mut self, mut front: Front) -> io::Result<(WardenEnd, bool)> {
+    fn serve(&mut self, mut front: Front, tell: &impl Fn(Stage)) -> io::Result<(WardenEnd, bool)> {
         loop {
             let pause = self.supply(&mut front);
             let mut ready = vec![PollFd::new(&self.signals, PollFlags::IN)];
@@ -362,10 +374,11 @@ impl Warden {
             let has_word = ready.get(1).is_some_and(|link| !link.revents().is_empty());
             drop(ready);
             if has_word {
-                Self::listen(&mut front);
+                Self::listen(&mut front, tell);
             }
             while let Some(signal) = self.signals.next() {
                 if signal != libc::SIGCHLD {
+                    tell(if signal == libc::SIGHUP { Stage::Reloading } else { Stage::Stopping });
                     front.stopping |= signal != libc::SIGHUP;
                     sys::signal_process(front.pid, signal);
                 }
@@ -382,7 +395,7 @@ impl Warden {
         }
     }
 
-    fn listen(front: &mut Front) {
+    fn listen(front: &mut Front, tell: &impl Fn(Stage)) {
         let Some(link) = &front.link else { return };
         match receive(link.as_fd(), RecvFlags::DONTWAIT) {
             Ok(Some((message, _))) => match message.first() {
@@ -390,7 +403,10 @@ impl Warden {
                     front.spares = front.spares.saturating_sub(1);
                     front.since = front.since.or_else(|| Some(Instant::now()));
                 }
-                Some(&SERVING) => front.serves = true,
+                Some(&SERVING) => {
+                    front.serves = true;
+                    tell(Stage::Ready);
+                }
                 _ => {}
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
