@@ -228,6 +228,7 @@ impl Engine {
                     rings: None,
                     on_change,
                     session,
+                    tree: None,
                     spawners: Some(spawners),
                 };
                 launch(&prepared.order, &limits, launching, |plan| {

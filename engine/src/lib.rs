@@ -18,6 +18,7 @@ mod config;
 mod discard;
 mod drain;
 mod driver;
+mod enclosure;
 mod engine;
 mod environment;
 mod error;
@@ -40,6 +41,7 @@ mod spawners;
 mod state;
 pub mod sys;
 mod terminal;
+mod tree;
 mod writer;
 
 pub use config::{BaseEnvironment, CgroupParent, DrainRule, EngineConfig};
@@ -47,7 +49,7 @@ pub use engine::Engine;
 pub use error::{Blame, InputError, NotStarted, OutputError, Step};
 pub use group::has_living_member;
 pub use job::{Job, Progress};
-pub use keeping::{Found, JobKey, OnlyFront, Warden, WardenEnd, WardenError, WardenLink};
+pub use keeping::{Found, JobKey, OnlyFront, Stage, Warden, WardenEnd, WardenError, WardenLink};
 pub use outcome::{EndReason, Ended, How, InputEnd, LimitKind, MemoryMeans, Outcome, OutputEnd, PeakMemory};
 pub use request::{JobRequest, Limits, Output, Program, Stdin, Terminal, WindowSize};
 pub use session::{

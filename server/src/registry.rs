@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::attachment::Attachment;
 use crate::job::{self, Subject};
+use crate::lost;
 use crate::record::{JobId, Owner, Record, request_digest};
 
 /// How long a job that nobody has come back for is kept once it is ended, for who comes late and wants to know.
@@ -128,12 +129,7 @@ struct Lost {
 
 impl Lost {
     fn told(self) -> proto::NotStarted {
-        let text = if self.rebooted {
-            "lost at reboot: the host was restarted while the command ran, and nobody saw its end"
-        } else {
-            "keeper lost: the process that kept the command was killed while no server ran, and what was left of the command is ended"
-        };
-        proto::NotStarted { step: "keeper".to_owned(), ..unknown(text) }
+        lost::told(self.rebooted)
     }
 }
 

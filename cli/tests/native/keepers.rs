@@ -6,12 +6,12 @@ use remora_testkit::{children, eventually, group_members};
 
 use crate::bench::{Client, Done, Home, PATIENCE, Server, run, run_with, signal};
 
-fn keeper_of(server: &Server, command: i32) -> i32 {
+pub(crate) fn keeper_of(server: &Server, command: i32) -> i32 {
     let all = children(server.pid());
     all.into_iter().find(|keeper| children(*keeper).contains(&command)).expect("a keeper")
 }
 
-fn jobs(home: &Home) -> usize {
+pub(crate) fn jobs(home: &Home) -> usize {
     fs::read_dir(home.path("state/jobs"))
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().path().is_dir())

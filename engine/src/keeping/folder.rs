@@ -3,10 +3,12 @@
 //! It holds `keeper`, the socket of the keeper, and `record`, which says whose processes those are. Only this account can enter
 //! it. To make it is the moment at which a job begins: whoever makes it second has come too late.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -14,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::fields::{Fields, Found};
+use crate::enclosure::Enclosure;
 use crate::incarnation::{Incarnation, kill_session};
 use crate::sys::boot_id;
 
@@ -190,7 +193,9 @@ pub(crate) struct Record {
     pub(crate) leader: Option<Incarnation>,
     /// What the server wants to know when it finds the job again.
     pub(crate) note: Vec<u8>,
-    /// The session's part of it.
+    /// The cgroup that the keeper and all of the job are in, where there is one.
+    pub(crate) enclosure: Option<Enclosure>,
+    /// The session's part of the note.
     pub(crate) session: Vec<u8>,
 }
 
@@ -200,11 +205,13 @@ fn process(one: Incarnation) -> Fields {
 
 impl Record {
     fn compose(&self) -> Vec<u8> {
+        let enclosure = self.enclosure.as_ref().map(|enclosure| enclosure.path().as_os_str().as_bytes());
         Fields::new()
             .bytes(1, &self.boot_id)
             .nested(2, process(self.keeper))
             .bytes(4, &self.note)
-            .bytes(5, &self.session)
+            .bytes(5, enclosure.unwrap_or_default())
+            .bytes(6, &self.session)
             .into_bytes()
     }
 
@@ -217,8 +224,21 @@ impl Record {
             keeper: process(2)?,
             leader: process(3),
             note: found.bytes(4).to_vec(),
-            session: found.bytes(5).to_vec(),
+            enclosure: Enclosure::noted(OsStr::from_bytes(found.bytes(5)).into()),
+            session: found.bytes(6).to_vec(),
         })
+    }
+
+    /// Ends what is left of the job: its keeper is gone.
+    pub(crate) fn end_rest(&self) {
+        if let Some(enclosure) = &self.enclosure {
+            // Gone with the last process in it, for one.
+            let _ = enclosure.kill();
+        }
+        self.leader.map(kill_session);
+        if let Some(enclosure) = &self.enclosure {
+            enclosure.remove();
+        }
     }
 
     /// Whether it was written since this machine was started.
@@ -306,7 +326,7 @@ impl Folder {
     /// Removes the folder of a job whose keeper is gone, and ends what is left of the job: nobody finds that afterwards.
     pub(crate) fn bury(&self) {
         if let Some(record) = self.read().filter(Record::is_of_this_boot) {
-            record.leader.map(kill_session);
+            record.end_rest();
         }
         let _ = self.remove();
     }
@@ -344,8 +364,14 @@ mod tests {
         assert_eq!(jobs.make(key).unwrap_err(), Errno::EXIST);
         assert_eq!(folder.read(), None);
         let one = Incarnation { pid: 1, started: 2 };
-        let mut record =
-            Record { boot_id: [0; 16], keeper: one, leader: None, note: b"n".to_vec(), session: Vec::new() };
+        let mut record = Record {
+            boot_id: [0; 16],
+            keeper: one,
+            leader: None,
+            note: b"n".to_vec(),
+            enclosure: None,
+            session: Vec::new(),
+        };
         let file = folder.write(&record).unwrap();
         assert_eq!(folder.read(), Some(record.clone()));
         Folder::add_leader(file, one).unwrap();

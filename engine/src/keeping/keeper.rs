@@ -22,6 +22,7 @@ use super::folder::{Folder, Jobs, Record};
 use super::messages::{FromKeeper, Snapshot, Start, ToKeeper, VERSION};
 use crate::cgroup::Parent;
 use crate::config::EngineConfig;
+use crate::enclosure::Enclosure;
 use crate::error::{NotStarted, Step};
 use crate::incarnation::Incarnation;
 use crate::job::Job;
@@ -30,7 +31,8 @@ use crate::outcome::EndReason;
 use crate::request::{Limits, Output};
 use crate::ring::Ring;
 use crate::session::Collector;
-use crate::sys::{self, Here, SharedMemory};
+use crate::sys::{self, Here, Orphans, SharedMemory, Signals};
+use crate::tree::Tree;
 
 /// How long a server may take to take a word.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,6 +63,9 @@ pub(crate) struct Idle {
     here: Here,
     memory: SharedMemory,
     own: Incarnation,
+    /// That children have ended.
+    ended: AsyncFd<Signals>,
+    tree: Arc<Tree>,
 }
 
 impl Idle {
@@ -68,11 +73,20 @@ impl Idle {
     ///
     /// # Errors
     /// What the kernel says of descriptors and memory.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(kit: &Kit) -> io::Result<Self> {
+        sys::adopt_orphans()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let own = i32::try_from(std::process::id()).ok().and_then(Incarnation::now);
+        let own = own.ok_or(io::ErrorKind::NotFound)?;
         let memory = SharedMemory::new(2 * Limits::WINDOW)?;
-        Ok(Idle { runtime, here: Here::new()?, memory, own: own.ok_or(io::ErrorKind::NotFound)? })
+        let ended = {
+            let _guard = runtime.enter();
+            sys::watch(Signals::block(&[libc::SIGCHLD])?, Interest::READABLE)?
+        };
+        // Before anything runs in it. Without one, what can be found otherwise is.
+        let enclosure = kit.cgroups.as_ref().and_then(|parent| Enclosure::enter(parent.path(), own).ok());
+        let tree = Arc::new(Tree::new(own.pid, enclosure));
+        Ok(Idle { runtime, here: Here::new()?, memory, own, ended, tree })
     }
 
     /// Keeps the jobs that come over a server's socket, one after the other.
@@ -97,8 +111,9 @@ impl Idle {
             let Some(ToKeeper::Start(start)) = start else { return };
             let Some(pieces) = self.memory.pieces() else { return };
             let rings = pieces.map(Ring::shared);
-            let place = Place { kit, memory: &self.memory, own: self.own };
-            let left = self.runtime.block_on(run(*start, &mut self.here, rings, server, place));
+            let Idle { runtime, here, memory, own, ended, tree } = &mut self;
+            let place = Place { kit, memory, own: *own, ended, tree };
+            let left = runtime.block_on(run(*start, here, rings, server, place));
             match left {
                 Some(left) if self.memory.clear().is_ok() => server = left,
                 _ => break,
@@ -115,6 +130,8 @@ struct Place<'a> {
     kit: &'a Kit,
     memory: &'a SharedMemory,
     own: Incarnation,
+    ended: &'a AsyncFd<Signals>,
+    tree: &'a Arc<Tree>,
 }
 
 fn hello(note: &[u8], session: &[u8]) -> FromKeeper {
@@ -131,7 +148,7 @@ async fn run(
     place: Place<'_>,
 ) -> Option<Waiting> {
     let Start { key, order, limits, linger, note, session, tells } = start;
-    let Place { kit, memory, own } = place;
+    let Place { kit, memory, own, ended, tree } = place;
     let until = Instant::now() + PATIENCE;
     let refuse = |mut server: Waiting, answer: FromKeeper| {
         server.send(&answer.compose(), None, until).is_ok().then_some(server)
@@ -154,6 +171,7 @@ async fn run(
         rings: Some(rings),
         on_change: Arc::new(move || on_change.tell()),
         session: None,
+        tree: Some(Arc::clone(tree)),
         spawners: None,
     };
     let refuse = |server: Waiting, answer: FromKeeper| {
@@ -162,9 +180,14 @@ async fn run(
     };
     // Before the command, so that nobody can take a job that ran for one that never did.
     let prepared = (|| {
-        let (note, session) = (note.clone(), session.clone());
-        let record =
-            folder.write(&Record { boot_id: kit.boot_id, keeper: own, leader: None, note, session })?;
+        let record = folder.write(&Record {
+            boot_id: kit.boot_id,
+            keeper: own,
+            leader: None,
+            note: note.clone(),
+            enclosure: tree.enclosure().cloned(),
+            session: session.clone(),
+        })?;
         let collector = if tells { Some(Collector::new(folder.told()?)?) } else { None };
         Ok((record, collector))
     })();
@@ -193,6 +216,7 @@ async fn run(
         collector,
         jobs: &kit.jobs,
         memory,
+        ended,
         job,
     };
     // The server has its answer before anything is written that only a later one needs.
@@ -203,16 +227,30 @@ async fn run(
     drop(order);
     poll_fn(|cx| attending.poll(cx)).await;
     let server = attending.server.take();
+    let is_over = attending.job.finished().is_some();
     // Whatever runs of it is ended with the last handle.
     drop(attending);
+    if is_over && sys::reap_rest() == Orphans::Some {
+        sys::become_attendant();
+    }
     let _ = folder.remove();
-    let is_clean = || held.load(Ordering::Relaxed) == 0 && running.load(Ordering::Relaxed) == 0;
-    if is_clean() {
+    let is_done = || held.load(Ordering::Relaxed) == 0 && running.load(Ordering::Relaxed) == 0;
+    // Nobody waits for a child any more once nothing runs.
+    let is_clean = || is_done() && sys::reap_rest() == Orphans::None;
+    if is_over && is_clean() {
         return server.map(Channel::unwatched);
     }
-    // The server needn't wait for what is left.
+    // The server needn't wait for what is left. A keeper lives as long as that does: it is who reaps it, and by whom it is found.
     drop(server);
     while !is_clean() {
+        if !is_over && is_done() {
+            tree.kill(0, true);
+        } else if is_done() {
+            let Ok(mut ready) = ended.readable().await else { return None };
+            while ended.get_ref().next().is_some() {}
+            ready.clear_ready();
+            continue;
+        }
         tokio::time::sleep(LOOK).await;
     }
     None
@@ -257,6 +295,7 @@ struct Attending<'a> {
     collector: Option<Collector>,
     jobs: &'a Jobs,
     memory: &'a SharedMemory,
+    ended: &'a AsyncFd<Signals>,
 }
 
 impl Attending<'_> {
@@ -290,6 +329,7 @@ impl Attending<'_> {
 
     /// Ready when nobody needs the job any more.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.reap(cx);
         self.accept(cx);
         if self.listen(cx) {
             return Poll::Ready(());
@@ -388,6 +428,15 @@ impl Attending<'_> {
             self.told_end = true;
         }
         server.poll_flush(cx);
+    }
+
+    /// Reaps what the job's processes left behind, as the init of the machine would have done.
+    fn reap(&self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Ok(mut ready)) = self.ended.poll_read_ready(cx) {
+            while self.ended.get_ref().next().is_some() {}
+            ready.clear_ready();
+            sys::reap_but(self.job.session());
+        }
     }
 
     /// Nobody is there. After the job's linger time it is ended, and what it has printed is kept for as long again, as a server would

@@ -11,11 +11,14 @@ pub(crate) mod fields;
 mod folder;
 mod keeper;
 mod kept;
+#[cfg(test)]
+mod losses;
 mod messages;
+mod orphanage;
 mod warden;
 
 pub use folder::JobKey;
 pub use kept::Found;
 pub(crate) use kept::{Keep, Keepers, Kept};
 pub(crate) use messages::{Input, Produced, Snapshot, Start};
-pub use warden::{OnlyFront, Warden, WardenEnd, WardenError, WardenLink};
+pub use warden::{OnlyFront, Stage, Warden, WardenEnd, WardenError, WardenLink};

@@ -277,7 +277,7 @@ mod tests {
         assert!(store.all().is_empty());
         store.write(&saved.id, &saved.compose()).unwrap();
         fs::write(root.path().join("sessions/0123.new"), "half").unwrap();
-        assert_eq!(store.all(), [saved.clone()]);
+        assert_eq!(store.all(), std::slice::from_ref(&saved));
         assert_eq!(fs::read_dir(root.path().join("sessions")).unwrap().count(), 1);
         let whole = saved.compose();
         for cut in 0..whole.len() {
