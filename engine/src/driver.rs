@@ -382,7 +382,7 @@ impl Driver {
             }
         });
         let [stdout, stderr] = lengths;
-        let session = self.session.take().map(|running| running.settle(how));
+        let session = self.session.take().map(|running| running.settle(how, None));
         self.shared.finish(Ended {
             how,
             stopped,

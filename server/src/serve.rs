@@ -15,7 +15,6 @@ use tracing::{info, warn};
 
 use crate::admission::{Admission, Place};
 use crate::connection::chain;
-use crate::found;
 use crate::handshake::{HandshakeError, serve_local, serve_tls};
 use crate::listen::{ListenUrl, Listener, Socket};
 use crate::plain;
@@ -69,7 +68,7 @@ pub async fn serve(
 ) {
     let (phase, phase_seen) = watch::channel(Phase::Serving);
     let engine = settings.borrow().engine.clone();
-    found::take_up(&engine, &phase_seen);
+    settings.borrow().registry.take_up();
     let shared = Shared { settings: settings.clone(), phase: phase_seen, admission: Admission::default() };
     let mut loops: Vec<(ListenUrl, tokio::task::JoinHandle<JoinSet<()>>, watch::Sender<bool>)> = Vec::new();
     let mut orphans: Vec<tokio::task::JoinHandle<JoinSet<()>>> = Vec::new();

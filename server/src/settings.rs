@@ -147,8 +147,10 @@ impl Settings {
     }
 
     fn of(account: Account, engine: Engine) -> Self {
+        let engine = Arc::new(engine);
         Settings {
-            engine: Arc::new(engine),
+            registry: Registry::new(engine.clone()),
+            engine,
             policy: Policy::serving(account),
             host_keys: None,
             authorized_keys: Vec::new(),
@@ -165,7 +167,6 @@ impl Settings {
             stop_jobs: false,
             max_linger: Duration::from_secs(24 * 60 * 60),
             max_unattended: limits::JOBS as usize,
-            registry: Registry::new(),
             stop_grace: Duration::from_secs(10),
             plain_any_peer: false,
             // Not /tmp, which is often memory.

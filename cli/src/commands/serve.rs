@@ -26,11 +26,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Serves until SIGTERM or SIGINT, the second of which ends running commands at once, and gives the process' exit status.
 ///
-/// With `--keepers` the process that is started is the warden: it starts this program anew, as the front, and that is what serves; and
-/// commands that run go on.
+/// The process that is started is the warden: it starts this program anew, as the front, and that is what serves. Commands go on when
+/// either ends, unless it is told to end them.
 pub(crate) fn run(flags: Serve) -> u8 {
     match flags.warden_link {
-        None if flags.keepers => watch(&flags).unwrap_or_else(|failure| {
+        None if !flags.no_keepers => watch(&flags).unwrap_or_else(|failure| {
             failure.print();
             exit_status(&failure.outcome, false)
         }),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use remora_testkit::{Fault, FaultyProxy, eventually, fill_pattern, group_members, odd_child, pattern};
 
-use crate::bench::{Client, Home, PATIENCE, REMORA, Server, run, run_with, text};
+use crate::bench::{Client, Home, PATIENCE, REMORA, Server, run, run_with, signal, text};
 use crate::screen::Screen;
 
 /// A client that died of SIGINT itself, which a shell shows as 130.
@@ -130,9 +130,9 @@ fn a_host_that_is_frozen_for_a_while_is_come_back_to() {
     let line = format!("echo begun; until test -e '{}'; do sleep 0.05; done; echo ended", text(&mark));
     let mut client = Client::start(home.exec(BEAT.into_iter().chain([&*server.target(), &line])));
     assert_eq!(client.line(), "begun");
-    server.signal("STOP");
+    signal(server.front(), "STOP");
     std::thread::sleep(2 * STALL);
-    server.signal("CONT");
+    signal(server.front(), "CONT");
     server.wait_for_log("job gone on with");
     std::fs::write(&mark, "").unwrap();
     let done = client.finish().ended(0);

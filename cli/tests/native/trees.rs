@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use remora_testkit::{children, eventually, is_alive};
 
 use crate::bench::{Client, Home, PATIENCE, Server, run, signal, text};
-use crate::keepers::{jobs, keeper_of, server};
+use crate::keepers::{jobs, keeper_of};
 
 /// In the environment of all that a test's command starts.
 const MARK: &str = "REMORA_TEST_STRAY";
@@ -97,7 +97,7 @@ fn end_strays(mark: &str) {
 #[test]
 fn a_deadline_ends_whoever_has_left_the_group_or_ignores_signals() {
     let home = Home::with_key();
-    let server = server(&home);
+    let server = Server::start(&home);
     let (mark, line) = scatter(&home, 3, "sleep 300");
     let client = Client::start(home.exec(["--timeout", "3s", &server.target(), &line]));
     all_are_there(&mark);
@@ -110,7 +110,7 @@ fn a_deadline_ends_whoever_has_left_the_group_or_ignores_signals() {
 #[test]
 fn a_chain_of_processes_that_fork_and_end_is_caught() {
     let home = Home::with_key();
-    let server = server(&home);
+    let server = Server::start(&home);
     // Some seconds' worth, so that the deadline is in the midst of it.
     let (mark, line) = scatter(&home, 20_000, "sleep 300");
     run(home.exec(["--timeout", "1s", &server.target(), &line])).ended(124);
@@ -120,7 +120,7 @@ fn a_chain_of_processes_that_fork_and_end_is_caught() {
 #[test]
 fn the_command_of_a_client_that_is_gone_is_ended_whole() {
     let home = Home::with_key();
-    let server = server(&home);
+    let server = Server::start(&home);
     let (mark, line) = scatter(&home, 3, "sleep 300");
     let mut client = Client::start(home.exec(["--linger", "1s", &server.target(), &line]));
     all_are_there(&mark);
@@ -131,7 +131,7 @@ fn the_command_of_a_client_that_is_gone_is_ended_whole() {
 #[test]
 fn a_command_on_a_terminal_is_ended_whole() {
     let home = Home::with_key();
-    let server = server(&home);
+    let server = Server::start(&home);
     let (mark, line) = scatter(&home, 3, "sleep 300");
     let client = Client::start(home.exec(["-tt", "--timeout", "3s", &server.target(), &line]));
     all_are_there(&mark);
@@ -142,7 +142,7 @@ fn a_command_on_a_terminal_is_ended_whole() {
 #[test]
 fn a_killed_keeper_takes_along_whoever_has_left_the_session() {
     let home = Home::with_key();
-    let server = server(&home);
+    let server = Server::start(&home);
     let (mark, line) = scatter(&home, 3, "echo $$; sleep 300");
     let mut client = Client::start(home.exec([&server.target(), &line]));
     let command = client.number();
@@ -156,7 +156,7 @@ fn a_killed_keeper_takes_along_whoever_has_left_the_session() {
 #[test]
 fn a_stopped_server_ends_all_of_a_command() {
     let home = Home::with_key();
-    let mut server = server(&home);
+    let mut server = Server::start(&home);
     let (mark, line) = scatter(&home, 3, "sleep 300");
     let client = Client::start(home.exec(["--no-reconnect", &server.target(), &line]));
     all_are_there(&mark);
@@ -169,7 +169,7 @@ fn a_stopped_server_ends_all_of_a_command() {
 #[test]
 fn what_a_command_leaves_in_the_background_goes_on_and_so_when_its_keeper_is_killed() {
     let home = Home::with_key();
-    let server = server(&home);
+    let server = Server::start(&home);
     let (mark, line) = scatter(&home, 3, "wait; exit 3");
     run(home.exec([&server.target(), &line])).ended(3);
     let left = all_are_there(&mark);
@@ -198,7 +198,7 @@ fn what_a_command_leaves_in_the_background_goes_on_and_so_when_its_keeper_is_kil
 #[test]
 fn orphans_are_reaped_while_the_command_runs() {
     let home = Home::with_key();
-    let server = server(&home);
+    let server = Server::start(&home);
     let line = "for i in 1 2 3 4 5 6 7 8 9 10; do setsid -f true; (true &); done; echo $$; sleep 300";
     let mut client = Client::start(home.exec(["--linger", "1s", &server.target(), line]));
     let command = client.number();
@@ -230,7 +230,7 @@ impl Delegated {
         let mut command = std::process::Command::new("sh");
         command.args(["-c", &enter, "sh"]).arg(inner.get_program()).args(inner.get_args());
         command.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.args(["--keepers", "--stop-jobs", "--listen", "native://127.0.0.1:0"]);
+        command.args(["--listen", "native://127.0.0.1:0"]);
         let server = Server::spawn(home, command);
         home.write(".ssh/known_hosts", &server.known_line(home, "host_key"));
         server
@@ -278,7 +278,6 @@ fn where_a_cgroup_is_delegated_all_is_ended_even_when_warden_and_keeper_are_kill
     signal(keeper, "KILL");
     let second = cgroup.server(&home);
     none_is_left(&mark);
-    eventually(PATIENCE, "no folder is left", || jobs(&home) == 0);
     drop(second);
     eventually(PATIENCE, "no cgroup is left", || {
         // The keepers that waited end with the server, and whoever comes next sweeps.

@@ -30,6 +30,7 @@ use crate::launch::{Launching, Unlaunched, launch};
 use crate::outcome::EndReason;
 use crate::request::{Limits, Output};
 use crate::ring::Ring;
+use crate::session::Collector;
 use crate::sys::{self, Here, Orphans, SharedMemory, Signals};
 use crate::tree::Tree;
 
@@ -96,7 +97,7 @@ impl Idle {
             // The server keeps the memory from one job to the next.
             let memory = is_new.then(|| self.memory.as_fd());
             is_new = false;
-            if server.send(&hello(&[]).compose(), memory, Instant::now() + PATIENCE).is_err() {
+            if server.send(&hello(&[], &[]).compose(), memory, Instant::now() + PATIENCE).is_err() {
                 return;
             }
             // However long that takes: the server's end is the end.
@@ -133,8 +134,9 @@ struct Place<'a> {
     tree: &'a Arc<Tree>,
 }
 
-fn hello(note: &[u8]) -> FromKeeper {
-    FromKeeper::Hello { version: VERSION, window: Limits::WINDOW as u64, note: note.to_vec() }
+fn hello(note: &[u8], session: &[u8]) -> FromKeeper {
+    let (note, session) = (note.to_vec(), session.to_vec());
+    FromKeeper::Hello { version: VERSION, window: Limits::WINDOW as u64, note, session }
 }
 
 /// Keeps one job to its end. Gives back the server's socket where nothing is left of it, and the server is there.
@@ -145,7 +147,7 @@ async fn run(
     server: Waiting,
     place: Place<'_>,
 ) -> Option<Waiting> {
-    let Start { key, order, limits, linger, note } = start;
+    let Start { key, order, limits, linger, note, session, tells } = start;
     let Place { kit, memory, own, ended, tree } = place;
     let until = Instant::now() + PATIENCE;
     let refuse = |mut server: Waiting, answer: FromKeeper| {
@@ -177,14 +179,21 @@ async fn run(
         refuse(server, answer)
     };
     // Before the command, so that nobody can take a job that ran for one that never did.
-    let record = match folder.write(&Record {
-        boot_id: kit.boot_id,
-        keeper: own,
-        leader: None,
-        note: note.clone(),
-        enclosure: tree.enclosure().cloned(),
-    }) {
-        Ok(record) => record,
+    let prepared = (|| {
+        let (note, session, enclosure) = (note.clone(), session.clone(), tree.enclosure().cloned());
+        let record = folder.write(&Record {
+            boot_id: kit.boot_id,
+            keeper: own,
+            leader: None,
+            note,
+            session,
+            enclosure,
+        })?;
+        let collector = if tells { Some(Collector::new(folder.told()?)?) } else { None };
+        Ok((record, collector))
+    })();
+    let (record, collector) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => return refuse(server, FromKeeper::NotStarted(no_keeper(&error))),
     };
     let job = match launch(&order, &limits, launching, |plan| here.spawn(plan)) {
@@ -204,6 +213,9 @@ async fn run(
         started,
         news,
         note,
+        session,
+        collector,
+        jobs: &kit.jobs,
         memory,
         ended,
         job,
@@ -280,6 +292,9 @@ struct Attending<'a> {
     linger: Duration,
     started: FromKeeper,
     note: Vec<u8>,
+    session: Vec<u8>,
+    collector: Option<Collector>,
+    jobs: &'a Jobs,
     memory: &'a SharedMemory,
     ended: &'a AsyncFd<Signals>,
 }
@@ -334,7 +349,7 @@ impl Attending<'_> {
             let Poll::Ready(Ok(mut guard)) = listener.poll_read_ready(cx) else { return };
             match accept_with(listener.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(socket) if is_ours(socket.as_fd()) => {
-                    let hello = hello(&self.note);
+                    let hello = hello(&self.note, &self.session);
                     self.greet(Waiting::new(socket), Some(hello));
                 }
                 Ok(_) => tracing::warn!("somebody else's process has asked for a job"),
@@ -406,6 +421,10 @@ impl Attending<'_> {
             }
         }
         if let (Some(ended), false) = (ended, self.told_end) {
+            if let Some(collector) = &self.collector {
+                let (bytes, length) = collector.told();
+                server.send(&FromKeeper::Told { bytes, length: length as u64 }.compose());
+            }
             server.send(&FromKeeper::Ended(Box::new((*ended).clone())).compose());
             self.told_end = true;
         }
@@ -421,7 +440,8 @@ impl Attending<'_> {
         }
     }
 
-    /// Nobody is there: ready once nobody has been for twice as long as the job lingers.
+    /// Nobody is there. After the job's linger time it is ended, and what it has printed is kept for as long again, as a server would
+    /// keep it; then this is ready.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let alone = self.since.elapsed();
@@ -429,14 +449,22 @@ impl Attending<'_> {
                 self.since + self.linger
             } else {
                 self.job.close(EndReason::Linger);
-                // What it prints as it ends is for nobody, and must not hold it up.
-                for output in Output::ALL {
-                    self.job.acknowledge(output, self.job.produced(output));
+                if alone < self.linger * 2 {
+                    self.since + self.linger * 2
+                } else {
+                    // It is for nobody now, and must not hold up the end.
+                    for output in Output::ALL {
+                        self.job.acknowledge(output, self.job.produced(output));
+                    }
+                    if self.job.finished().is_some() {
+                        if !self.linger.is_zero() {
+                            // Its client may come later still, and must not have it run anew.
+                            self.jobs.end_epoch();
+                        }
+                        return Poll::Ready(());
+                    }
+                    Instant::now() + LOOK
                 }
-                if self.job.finished().is_some() && alone >= self.linger * 2 {
-                    return Poll::Ready(());
-                }
-                (self.since + self.linger * 2).max(Instant::now() + LOOK)
             };
             self.timer.as_mut().reset(until.into());
             if std::future::Future::poll(self.timer.as_mut(), cx).is_pending() {

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -19,18 +19,21 @@ use super::folder::{JobKey, Jobs};
 use super::keeper::no_keeper;
 use super::messages::{FromKeeper, Produced, Snapshot, Start, ToKeeper, VERSION};
 use super::warden::{WardenLink, jobs_folder};
-use crate::error::{InputError, OutputError};
+use crate::error::{InputError, NotStarted, OutputError, Step};
 use crate::job::{Job, Progress};
 use crate::launch::Unlaunched;
 use crate::outcome::{EndReason, Ended, How, OutputEnd, PeakMemory};
 use crate::request::{Limits, Output, Stdin, WindowSize};
-use crate::session::Running;
+use crate::session::{Running, Sessions};
 use crate::signal::Signal;
 use crate::state::OnChange;
 use crate::sys::{SharedMemory, View};
 
 /// How long a keeper that is found may take to say what it keeps.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two looks at a job that has just begun, or is about to be over.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Bytes that wait for a keeper that doesn't read: beyond it no signal is added.
 const BACKLOG: usize = 2 * Limits::WINDOW;
@@ -121,17 +124,25 @@ impl Keepers {
         let message = ToKeeper::Start(Box::new(start)).compose();
         let (mut keeper, view) = self.next(until).map_err(failed)?;
         keeper.send(&message, None, until).map_err(failed)?;
-        match receive(&mut keeper, until).map_err(failed)? {
+        let answer = receive(&mut keeper, until).map_err(|error| self.give_up(&mut keeper, key, &error))?;
+        match answer {
             FromKeeper::Started { pid, in_root } => {
                 let about = About { key, pid, in_root, stdin_window, has_stdin };
                 self.take(keeper, view, about, Snapshot::default(), on_change, session).map_err(failed)
             }
             FromKeeper::NotStarted(why) => Err(why.into()),
             FromKeeper::Failed(why) => Err(Unlaunched::Failed(why)),
-            FromKeeper::Hello { .. } | FromKeeper::Progress(_) | FromKeeper::Ended(_) => {
-                Err(failed(io::ErrorKind::InvalidData.into()))
-            }
+            _ => Err(failed(io::ErrorKind::InvalidData.into())),
         }
+    }
+
+    /// A keeper that was told to start a job says nothing: whatever it has started, or starts late, is ended.
+    fn give_up(&self, keeper: &mut Waiting, key: JobKey, error: &io::Error) -> Unlaunched {
+        let _ = keeper.send(&ToKeeper::Forget.compose(), None, Instant::now());
+        if error.kind() != io::ErrorKind::TimedOut {
+            self.forget(key);
+        }
+        Unlaunched::NotStarted(NotStarted::bytes(Step::KeeperLost, error.raw_os_error(), b""))
     }
 
     /// A keeper that waits for a job.
@@ -159,31 +170,69 @@ impl Keepers {
         }
     }
 
+    /// Where the shell of a session's job tells its state.
+    pub(crate) fn told_path(&self, key: JobKey) -> PathBuf {
+        self.jobs.told_path(key)
+    }
+
+    /// See [`Jobs::epoch`].
+    pub(crate) fn epoch(&self) -> io::Result<[u8; 16]> {
+        self.jobs.epoch()
+    }
+
+    /// See [`Jobs::begin_epoch`].
+    pub(crate) fn begin_epoch(&self) -> io::Result<[u8; 16]> {
+        self.jobs.begin_epoch()
+    }
+
     /// The jobs that are there already. Waits for each keeper's word.
     ///
     /// # Errors
     /// The folder can't be read.
-    pub(crate) fn found(&self) -> io::Result<Vec<Found>> {
-        let mut found = Vec::new();
-        for key in self.jobs.all()? {
-            let Ok(folder) = self.jobs.folder(key) else { continue };
+    pub(crate) fn found(&self, sessions: &Sessions) -> io::Result<Vec<Found>> {
+        Ok(self.jobs.all()?.into_iter().filter_map(|key| self.find(key, sessions)).collect())
+    }
+
+    /// A job that is there already; none where nothing of it has run, and nothing will.
+    pub(crate) fn find(&self, key: JobKey, sessions: &Sessions) -> Option<Found> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let folder = self.jobs.folder(key).ok()?;
+            let is_late = Instant::now() >= until;
             match folder.connect() {
-                Ok(socket) => match self.take_up(socket, key) {
-                    Ok((note, job)) => found.push(Found::Kept { key, note, job }),
-                    Err(error) => tracing::error!(%key, %error, "a keeper doesn't answer"),
+                Ok(socket) => match self.take_up(socket, key, sessions) {
+                    Ok((note, job)) => return Some(Found::Kept { key, note, job }),
+                    // It has ended meanwhile, or is about to.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_late => {}
+                    Err(error) => {
+                        tracing::error!(%key, %error, "a keeper doesn't answer");
+                        return None;
+                    }
                 },
                 Err(Errno::CONNREFUSED | Errno::NOENT) => match folder.read() {
+                    // Begun or ended just now, unless its keeper is gone.
+                    Some(record) if record.is_of_this_boot() && record.keeper.is_alive() && !is_late => {}
                     Some(record) => {
                         let rebooted = !record.is_of_this_boot();
-                        found.push(Found::Lost { key, note: record.note, rebooted });
+                        return Some(Found::Lost { key, note: record.note, rebooted });
                     }
-                    // Nothing of it has run.
-                    None => drop(folder.remove()),
+                    // Whoever was about to begin it can't any more.
+                    None if folder.remove_empty().is_ok() => return None,
+                    None if is_late => {
+                        tracing::error!(%key, "the record of a job can't be read");
+                        self.jobs.end_epoch();
+                        folder.bury();
+                        return None;
+                    }
+                    None => {}
                 },
-                Err(error) => tracing::error!(%key, %error, "a keeper can't be reached"),
+                Err(error) => {
+                    tracing::error!(%key, %error, "a keeper can't be reached");
+                    return None;
+                }
             }
+            std::thread::sleep(LOOK);
         }
-        Ok(found)
     }
 
     /// Forgets a job whose keeper is gone.
@@ -193,11 +242,11 @@ impl Keepers {
         }
     }
 
-    fn take_up(&self, socket: OwnedFd, key: JobKey) -> io::Result<(Vec<u8>, Job)> {
+    fn take_up(&self, socket: OwnedFd, key: JobKey, sessions: &Sessions) -> io::Result<(Vec<u8>, Job)> {
         let mut keeper = Waiting::new(socket);
         let until = Instant::now() + PATIENCE;
         let wrong = || io::Error::new(io::ErrorKind::InvalidData, "a keeper says something odd");
-        let FromKeeper::Hello { version, note, .. } = receive(&mut keeper, until)? else {
+        let FromKeeper::Hello { version, note, session, .. } = receive(&mut keeper, until)? else {
             return Err(wrong());
         };
         let view = greeted(&mut keeper, version)?;
@@ -205,7 +254,8 @@ impl Keepers {
         let FromKeeper::Progress(now) = receive(&mut keeper, until)? else { return Err(wrong()) };
         let stdin_window = Limits::WINDOW as u64;
         let about = About { key, pid, in_root, stdin_window, has_stdin: true };
-        Ok((note, self.take(keeper, view, about, now, Arc::new(|| {}), None)?))
+        let session = Running::noted(&session, key, sessions);
+        Ok((note, self.take(keeper, view, about, now, Arc::new(|| {}), session)?))
     }
 
     fn take(
@@ -228,6 +278,7 @@ impl Keepers {
                 now,
                 on_change,
                 session,
+                told: None,
                 abandoned: false,
                 waker: None,
             }),
@@ -295,6 +346,8 @@ struct State {
     end: Option<u64>,
     on_change: OnChange,
     session: Option<Running>,
+    /// What its shell has told.
+    told: Option<(Vec<u8>, usize)>,
     /// The last handle is gone.
     abandoned: bool,
     waker: Option<Waker>,
@@ -414,6 +467,10 @@ impl Kept {
         self.lock().consumed(&self.about)
     }
 
+    pub(crate) fn input_end(&self) -> Option<u64> {
+        self.lock().end
+    }
+
     pub(crate) fn input_limit(&self) -> u64 {
         self.input_consumed().saturating_add(self.about.stdin_window)
     }
@@ -521,6 +578,9 @@ impl Kept {
                         state.now = now;
                         changed = true;
                     }
+                    Some(FromKeeper::Told { bytes, length }) => {
+                        state.told = Some((bytes, usize::try_from(length).unwrap_or(usize::MAX)));
+                    }
                     Some(FromKeeper::Ended(told)) => ended = Some(*told),
                     // It was told to forget the job, and waits for another.
                     Some(FromKeeper::Hello { .. }) if state.abandoned => {
@@ -549,11 +609,12 @@ impl Kept {
         }
         let is_done = is_over || state.channel.is_none();
         state.waker = Some(cx.waker().clone());
-        let session = if ended.is_some() { state.session.take() } else { None };
+        let (session, told) =
+            if ended.is_some() { (state.session.take(), state.told.take()) } else { (None, None) };
         let on_change = Arc::clone(&state.on_change);
         drop(state);
         if let Some(mut ended) = ended {
-            ended.session = session.map(|running| running.settle(ended.how));
+            ended.session = session.map(|running| running.settle(ended.how, told));
             if self.finished.set(Arc::new(ended)).is_ok() {
                 self.running.fetch_sub(1, Ordering::Relaxed);
                 self.over.notify_waiters();

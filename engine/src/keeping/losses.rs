@@ -3,7 +3,9 @@
 use super::folder::{Folder, Jobs, Record};
 use super::warden::jobs_folder;
 use super::{Found, JobKey, Keepers, WardenLink};
+use crate::config::BaseEnvironment;
 use crate::incarnation::Incarnation;
+use crate::session::{SessionLimits, Sessions};
 use crate::sys::boot_id;
 
 /// A process that is over.
@@ -18,7 +20,8 @@ fn job(jobs: &Jobs, note: &[u8], boot_id: [u8; 16], keeper: Incarnation, leader:
     let key = JobKey::random().unwrap();
     let folder = jobs.make(key).unwrap();
     drop(folder.listen().unwrap());
-    let record = Record { boot_id, keeper, leader: None, note: note.to_vec(), enclosure: None };
+    let record =
+        Record { boot_id, keeper, leader: None, note: note.to_vec(), session: Vec::new(), enclosure: None };
     Folder::add_leader(folder.write(&record).unwrap(), leader).unwrap();
     key
 }
@@ -37,9 +40,10 @@ fn each_job_whose_processes_are_gone_is_found_lost_and_none_stays_for_ever() {
     // Nothing of this one has run: its keeper came to no record.
     jobs.make(JobKey::random().unwrap()).unwrap();
 
+    let sessions = Sessions::new(BaseEnvironment::default(), SessionLimits::default());
     let keepers = Keepers::new(WardenLink::to_nobody(), state.path()).unwrap();
     let mut lost: Vec<(JobKey, Vec<u8>, bool)> = keepers
-        .found()
+        .found(&sessions)
         .unwrap()
         .into_iter()
         .map(|found| match found {
@@ -52,7 +56,7 @@ fn each_job_whose_processes_are_gone_is_found_lost_and_none_stays_for_ever() {
 
     keepers.forget(rebooted);
     keepers.forget(killed);
-    assert!(keepers.found().unwrap().is_empty() && jobs.all().unwrap().is_empty());
+    assert!(keepers.found(&sessions).unwrap().is_empty() && jobs.all().unwrap().is_empty());
     assert!(its.is_alive(), "a number of before the restart is nobody's");
     bystander.kill().unwrap();
     bystander.wait().unwrap();

@@ -7,7 +7,7 @@
 //! process. A server that goes away leaves the keeper where it is; the next one finds it by its folder ([`folder`]).
 
 mod channel;
-mod fields;
+pub(crate) mod fields;
 mod folder;
 mod keeper;
 mod kept;

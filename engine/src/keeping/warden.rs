@@ -35,7 +35,7 @@ const SPARES: usize = 2;
 const DELAY: Duration = Duration::from_millis(1);
 
 /// A pause where the kernel refuses a process.
-const REFUSED: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The first and the longest pause before a front that died soon is started anew.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -43,10 +43,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A front that lived for so long has died for another reason than its start.
 const SOON: Duration = Duration::from_secs(10);
 
-/// What a message over the link is: a keeper, with its socket, from the warden; from the front, that one was used, and that it serves.
+/// What a message over the link is. From the warden: a keeper, with its socket, or why there is none, by its errno. From the front: that
+/// one was used, that it serves, and that it waits for one.
 const KEEPER: u8 = 1;
 const USED: u8 = 2;
 const SERVING: u8 = 3;
+const WANTED: u8 = 4;
+const REFUSED: u8 = 5;
+/// EAGAIN, for a refusal that has no errno.
+const AGAIN: u8 = 11;
 
 /// The other end of the warden's socket: the server's.
 #[derive(Debug)]
@@ -78,8 +83,11 @@ impl WardenLink {
     /// The warden is gone, or hands over something odd.
     pub(crate) fn keeper(&self) -> io::Result<Option<OwnedFd>> {
         match receive(self.0.as_fd(), RecvFlags::DONTWAIT) {
-            Ok(Some((message, socket))) if message == [KEEPER] => Ok(socket),
-            Ok(Some(_)) => Err(io::ErrorKind::InvalidData.into()),
+            Ok(Some((message, socket))) => match message.as_slice() {
+                [KEEPER] => Ok(socket),
+                [REFUSED, errno] => Err(io::Error::from_raw_os_error((*errno).into())),
+                _ => Err(io::ErrorKind::InvalidData.into()),
+            },
             Ok(None) => Err(io::ErrorKind::BrokenPipe.into()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
@@ -91,11 +99,20 @@ impl WardenLink {
     /// # Errors
     /// As [`WardenLink::keeper`], or [`io::ErrorKind::TimedOut`].
     pub(crate) fn wait_for_keeper(&self, until: Instant) -> io::Result<OwnedFd> {
+        // What nobody waited for long enough to hear may be here still, and no longer be true.
+        let at_hand = self.keeper().or_else(|error| match error.raw_os_error() {
+            Some(_) => self.keeper(),
+            None => Err(error),
+        });
+        if let Some(socket) = at_hand? {
+            return Ok(socket);
+        }
+        self.send(&[WANTED], &[])?;
         loop {
+            super::channel::wait(self.0.as_fd(), PollFlags::IN, until)?;
             if let Some(socket) = self.keeper()? {
                 return Ok(socket);
             }
-            super::channel::wait(self.0.as_fd(), PollFlags::IN, until)?;
         }
     }
 
@@ -311,7 +328,7 @@ impl Warden {
         tell: impl Fn(Stage),
     ) -> io::Result<WardenEnd> {
         let mut pause = FIRST_PAUSE;
-        let mut is_first = true;
+        let (mut is_first, mut has_served) = (true, false);
         loop {
             let begun = Instant::now();
             let front = match self.start_front(&mut start) {
@@ -325,8 +342,10 @@ impl Warden {
                 }
             };
             is_first = false;
-            let (end, is_wanted) = self.serve(front, &tell)?;
-            if is_wanted {
+            let (end, was_told, has_ever_served) = self.serve(front, has_served, &tell)?;
+            has_served = has_ever_served;
+            // One that was never ready would not be the next time.
+            if was_told || !has_served {
                 return Ok(end);
             }
             report(&match end {
@@ -355,11 +374,24 @@ impl Warden {
         let child = start(theirs.as_raw_fd())?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         self.children.know(pid);
-        Ok(Front { pid, link: Some(ours), spares: 0, since: None, serves: false, stopping: false })
+        Ok(Front {
+            pid,
+            link: Some(ours),
+            spares: 0,
+            since: None,
+            serves: false,
+            waits: false,
+            stopping: false,
+        })
     }
 
-    /// Serves a front until it has ended; and whether it was to.
-    fn serve(&mut self, mut front: Front, tell: &impl Fn(Stage)) -> io::Result<(WardenEnd, bool)> {
+    /// Serves a front until it has ended; whether it was told to, and whether it or one before it has served anybody.
+    fn serve(
+        &mut self,
+        mut front: Front,
+        has_served: bool,
+        tell: &impl Fn(Stage),
+    ) -> io::Result<(WardenEnd, bool, bool)> {
         loop {
             let pause = self.supply(&mut front);
             let mut ready = vec![PollFd::new(&self.signals, PollFlags::IN)];
@@ -389,8 +421,7 @@ impl Warden {
                 } else {
                     WardenEnd::Status(libc::WEXITSTATUS(status))
                 };
-                // One that was never ready would not be the next time.
-                return Ok((end, front.stopping || !front.serves));
+                return Ok((end, front.stopping, front.serves || has_served));
             }
         }
     }
@@ -407,6 +438,8 @@ impl Warden {
                     front.serves = true;
                     tell(Stage::Ready);
                 }
+                // It has them all, and waits, unless one is on its way.
+                Some(&WANTED) => front.waits = front.spares == 0,
                 _ => {}
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -425,9 +458,16 @@ impl Warden {
                 }
             }
             match self.hand_over(front) {
-                Ok(()) => front.spares += 1,
-                // No process or descriptor is to be had. Whoever waits is told in time.
-                Err(_) => return Some(REFUSED),
+                Ok(()) => (front.spares, front.waits) = (front.spares + 1, false),
+                // No process or descriptor is to be had.
+                Err(error) => {
+                    if let (true, Some(link)) = (front.waits, &front.link) {
+                        let errno = error.raw_os_error().and_then(|errno| u8::try_from(errno).ok());
+                        let _ = send(link.as_fd(), &[REFUSED, errno.unwrap_or(AGAIN)], &[]);
+                        front.waits = false;
+                    }
+                    return Some(PAUSE);
+                }
             }
         }
         front.since = None;
@@ -503,6 +543,8 @@ struct Front {
     since: Option<Instant>,
     /// It has said so.
     serves: bool,
+    /// It has none and waits for one.
+    waits: bool,
     /// It was told to end.
     stopping: bool,
 }
