@@ -16,6 +16,7 @@ mod daemon;
 mod hosts;
 mod keepers;
 mod kept;
+mod kills;
 mod limits;
 mod receipts;
 mod reconnecting;

@@ -16,7 +16,7 @@ fn told(socket: &UnixDatagram) -> String {
 fn server(home: &Home, socket: &str) -> Server {
     home.make_key("host_key", "ed25519", "");
     let mut command = Server::command(home, &["host_key"]);
-    command.args(["--listen", "native://127.0.0.1:0", "--keepers"]).env("NOTIFY_SOCKET", socket);
+    command.args(["--listen", "native://127.0.0.1:0"]).env("NOTIFY_SOCKET", socket);
     let server = Server::spawn(home, command);
     home.write(".ssh/known_hosts", &server.known_line(home, "host_key"));
     server

@@ -230,7 +230,7 @@ impl Delegated {
         let mut command = std::process::Command::new("sh");
         command.args(["-c", &enter, "sh"]).arg(inner.get_program()).args(inner.get_args());
         command.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.args(["--keepers", "--stop-jobs", "--listen", "native://127.0.0.1:0"]);
+        command.args(["--listen", "native://127.0.0.1:0"]);
         let server = Server::spawn(home, command);
         home.write(".ssh/known_hosts", &server.known_line(home, "host_key"));
         server
@@ -278,7 +278,6 @@ fn where_a_cgroup_is_delegated_all_is_ended_even_when_warden_and_keeper_are_kill
     signal(keeper, "KILL");
     let second = cgroup.server(&home);
     none_is_left(&mark);
-    eventually(PATIENCE, "no folder is left", || jobs(&home) == 0);
     drop(second);
     eventually(PATIENCE, "no cgroup is left", || {
         // The keepers that waited end with the server, and whoever comes next sweeps.

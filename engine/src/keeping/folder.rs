@@ -195,7 +195,7 @@ pub(crate) struct Record {
     pub(crate) note: Vec<u8>,
     /// The cgroup that the keeper and all of the job are in, where there is one.
     pub(crate) enclosure: Option<Enclosure>,
-    /// The session's part of the note.
+    /// The session's part of it.
     pub(crate) session: Vec<u8>,
 }
 
@@ -210,8 +210,8 @@ impl Record {
             .bytes(1, &self.boot_id)
             .nested(2, process(self.keeper))
             .bytes(4, &self.note)
-            .bytes(5, enclosure.unwrap_or_default())
-            .bytes(6, &self.session)
+            .bytes(5, &self.session)
+            .bytes(6, enclosure.unwrap_or_default())
             .into_bytes()
     }
 
@@ -224,8 +224,8 @@ impl Record {
             keeper: process(2)?,
             leader: process(3),
             note: found.bytes(4).to_vec(),
-            enclosure: Enclosure::noted(OsStr::from_bytes(found.bytes(5)).into()),
-            session: found.bytes(6).to_vec(),
+            session: found.bytes(5).to_vec(),
+            enclosure: Enclosure::noted(OsStr::from_bytes(found.bytes(6)).into()),
         })
     }
 
@@ -369,8 +369,8 @@ mod tests {
             keeper: one,
             leader: None,
             note: b"n".to_vec(),
-            enclosure: None,
             session: Vec::new(),
+            enclosure: None,
         };
         let file = folder.write(&record).unwrap();
         assert_eq!(folder.read(), Some(record.clone()));

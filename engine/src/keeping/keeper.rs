@@ -180,13 +180,14 @@ async fn run(
     };
     // Before the command, so that nobody can take a job that ran for one that never did.
     let prepared = (|| {
+        let (note, session, enclosure) = (note.clone(), session.clone(), tree.enclosure().cloned());
         let record = folder.write(&Record {
             boot_id: kit.boot_id,
             keeper: own,
             leader: None,
-            note: note.clone(),
-            enclosure: tree.enclosure().cloned(),
-            session: session.clone(),
+            note,
+            session,
+            enclosure,
         })?;
         let collector = if tells { Some(Collector::new(folder.told()?)?) } else { None };
         Ok((record, collector))

@@ -21,7 +21,7 @@ fn job(jobs: &Jobs, note: &[u8], boot_id: [u8; 16], keeper: Incarnation, leader:
     let folder = jobs.make(key).unwrap();
     drop(folder.listen().unwrap());
     let record =
-        Record { boot_id, keeper, leader: None, note: note.to_vec(), enclosure: None, session: Vec::new() };
+        Record { boot_id, keeper, leader: None, note: note.to_vec(), session: Vec::new(), enclosure: None };
     Folder::add_leader(folder.write(&record).unwrap(), leader).unwrap();
     key
 }
@@ -40,8 +40,8 @@ fn each_job_whose_processes_are_gone_is_found_lost_and_none_stays_for_ever() {
     // Nothing of this one has run: its keeper came to no record.
     jobs.make(JobKey::random().unwrap()).unwrap();
 
-    let keepers = Keepers::new(WardenLink::to_nobody(), state.path()).unwrap();
     let sessions = Sessions::new(BaseEnvironment::default(), SessionLimits::default());
+    let keepers = Keepers::new(WardenLink::to_nobody(), state.path()).unwrap();
     let mut lost: Vec<(JobKey, Vec<u8>, bool)> = keepers
         .found(&sessions)
         .unwrap()
