@@ -47,6 +47,10 @@ pub enum Step {
     Spawner,
     /// The process that was to keep the job: there was none, or it was killed before it said that the command runs.
     Keeper,
+    /// Files for the output of a detached job: no room for them, most likely.
+    Spool,
+    /// The file system can't forget the beginning of a file, so that the oldest output can't be dropped.
+    DropOldest,
 }
 
 /// Whom a failed start concerns, which decides its class (see `docs/EXIT-STATUS.md`).
@@ -64,7 +68,7 @@ pub enum Blame {
 
 impl Step {
     /// All of them.
-    pub(crate) const ALL: [Step; 19] = [
+    pub(crate) const ALL: [Step; 21] = [
         Step::EmptyArgv,
         Step::NulByte,
         Step::EnvironmentName,
@@ -84,6 +88,8 @@ impl Step {
         Step::Runtime,
         Step::Spawner,
         Step::Keeper,
+        Step::Spool,
+        Step::DropOldest,
     ];
 
     /// A name that stays the same, for receipts and logs.
@@ -108,6 +114,8 @@ impl Step {
             Step::Runtime => "runtime",
             Step::Spawner => "spawner",
             Step::Keeper => "keeper",
+            Step::Spool => "spool",
+            Step::DropOldest => "drop-oldest",
         }
     }
 
@@ -132,6 +140,8 @@ impl Step {
             Step::Runtime => "no runtime to drive the job",
             Step::Spawner => "the start hung, or the process that starts commands was killed",
             Step::Keeper => "no process could be had to keep the job",
+            Step::Spool => "no room to keep a detached command's output",
+            Step::DropOldest => "the file system of the state directory can't drop the oldest output",
         }
     }
 }
@@ -161,7 +171,9 @@ impl NotStarted {
     pub fn blame(&self) -> Blame {
         match self.step {
             Step::NotFound => Blame::NotFound,
-            Step::Descriptors | Step::TooManyProcesses | Step::Memory | Step::Terminal => Blame::HostFull,
+            Step::Descriptors | Step::TooManyProcesses | Step::Memory | Step::Terminal | Step::Spool => {
+                Blame::HostFull
+            }
             Step::Account | Step::Session | Step::Runtime | Step::Spawner | Step::Keeper => Blame::Internal,
             Step::EmptyArgv
             | Step::NulByte
@@ -170,6 +182,7 @@ impl NotStarted {
             | Step::WorkingDirectory
             | Step::Shell
             | Step::NotExecutable
+            | Step::DropOldest
             | Step::InterpreterMissing
             | Step::ArgumentListTooLong => Blame::CannotExec,
         }

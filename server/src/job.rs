@@ -184,6 +184,7 @@ fn reason(reason: EndReason) -> (proto::EndReason, &'static str) {
         EndReason::Deadline => (proto::EndReason::Deadline, ""),
         EndReason::Limit(LimitKind::Output) => (proto::EndReason::Limit, "output"),
         EndReason::Limit(LimitKind::Memory) => (proto::EndReason::Limit, "memory"),
+        EndReason::Limit(LimitKind::Spool) => (proto::EndReason::Limit, "spool"),
         EndReason::Limit(_) => (proto::EndReason::Limit, ""),
         EndReason::Lease => (proto::EndReason::Lease, ""),
         EndReason::Linger | EndReason::ClientGone => (proto::EndReason::Linger, ""),
