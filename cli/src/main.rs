@@ -41,6 +41,13 @@ fn main() -> ExitCode {
         Command::Pty(pty) => end(commands::exec::run((*pty).into())),
         Command::Shell(shell) => end(commands::shell::run(&shell)),
         Command::Sessions(sessions) => commands::sessions::run(&sessions),
+        Command::Jobs(jobs) => commands::jobs::list::run(&jobs),
+        Command::Logs(logs) => commands::jobs::logs::run(&logs),
+        Command::Wait(wait) => commands::jobs::wait::run(&wait),
+        Command::Signal(signal) => commands::jobs::verbs::signal(&signal),
+        Command::Stop(stop) => commands::jobs::verbs::stop(&stop),
+        Command::Forget(forget) => commands::jobs::verbs::forget(&forget),
+        Command::Renew(renew) => commands::jobs::verbs::renew(&renew),
         Command::Serve(serve) => commands::serve::run(*serve),
         Command::Receipt(receipt) => match receipt.command {
             ReceiptCommand::Verify(verify) => commands::receipt::verify::run(&verify),

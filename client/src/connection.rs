@@ -107,6 +107,8 @@ impl Connection {
                 _ => 0,
             },
             sign_receipt: request.sign_receipt,
+            detach: request.detach,
+            attach: None,
         };
         let channel = state.start(start, request.stdin || request.terminal.is_some(), expected)?;
         drop(state);

@@ -43,6 +43,9 @@ pub enum JobError {
     /// Another connection goes on with the job.
     #[error("the job goes on elsewhere: {0}")]
     Elsewhere(String),
+    /// The job is detached: it goes on at the host, and can be asked for by its id.
+    #[error("the job is detached: {0}")]
+    Detached(String),
     /// The connection is there again, and doesn't take the job. Whether and how the job ended is unknown.
     #[error("can't go on with the job")]
     NotResumed(#[source] StartError),

@@ -173,6 +173,7 @@ impl Subject {
             unread_upto: ended
                 .unread_upto
                 .saturating_sub(ended.unread_input.len().saturating_sub(UNREAD) as u64),
+            spool: ended.spooled.as_ref().map(crate::detached::report),
             ..self.receipt(settings)
         };
         self.evidence.attach(receipt, host_key)

@@ -346,7 +346,7 @@ fn unknown(text: &str) -> proto::NotStarted {
 }
 
 /// What is the same in each repetition of a start.
-fn request_digest(start: &proto::Start) -> [u8; 32] {
+pub(crate) fn request_digest(start: &proto::Start) -> [u8; 32] {
     let same = proto::Start { resume: None, epoch: Vec::new(), ..start.clone() };
     *blake3::hash(&prost::Message::encode_to_vec(&same)).as_bytes()
 }

@@ -140,6 +140,57 @@ impl Log {
         Ok((reading.pieces, reading.next))
     }
 
+    /// Where the last lines of a stream begin, or of both in their order: an offset as [`Log::read`] or [`Log::read_both`] takes it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn tail(&self, output: Option<Output>, lines: u64, is_over: bool) -> io::Result<u64> {
+        let mut back = Back { left: lines, is_last: true };
+        let Some(output) = output else {
+            let runs = self.runs(is_over)?;
+            let mut at: u64 = runs.iter().map(|run| run.length).sum();
+            for RunAt { output, begins, length } in runs.into_iter().rev() {
+                let found = back.find(self, output, begins, begins + length)?;
+                if let Some(found) = found {
+                    return Ok(at - (begins + length - found));
+                }
+                at -= length;
+            }
+            return Ok(0);
+        };
+        let start = self.start(output)?;
+        Ok(back.find(self, output, start, self.end(output)?)?.unwrap_or(start))
+    }
+
+    /// All runs.
+    fn runs(&self, is_over: bool) -> io::Result<Vec<RunAt>> {
+        let mut offsets = [self.first(Output::Stdout)?, self.first(Output::Stderr)?];
+        let (mut runs, mut place, mut bytes) = (Vec::new(), HEADER, vec![0; RUNS]);
+        loop {
+            let read = pread_some(&self.order, &mut bytes, place)?;
+            let found = bytes.get(..read / 8 * 8).unwrap_or_default();
+            if found.is_empty() {
+                break;
+            }
+            for run in found.chunks_exact(8) {
+                let run = u64::from_le_bytes(run.try_into().unwrap_or_default());
+                let output = if run & IS_STDERR == 0 { Output::Stdout } else { Output::Stderr };
+                let begins = offset(&mut offsets, output);
+                runs.push(RunAt { output, begins: *begins, length: run & !IS_STDERR });
+                *begins += run & !IS_STDERR;
+            }
+            place += found.len() as u64;
+        }
+        if is_over {
+            for output in Output::ALL {
+                let told = *offset(&mut offsets, output);
+                let length = self.end(output)?.saturating_sub(told);
+                runs.push(RunAt { output, begins: told, length });
+            }
+        }
+        Ok(runs)
+    }
+
     /// Where the first run of a stream begins.
     fn first(&self, output: Output) -> io::Result<u64> {
         let mut first = [0; 8];
@@ -157,6 +208,47 @@ fn offset(offsets: &mut [u64; 2], output: Output) -> &mut u64 {
     match output {
         Output::Stdout => stdout,
         Output::Stderr => stderr,
+    }
+}
+
+/// A run, and where in its stream it begins.
+struct RunAt {
+    output: Output,
+    begins: u64,
+    length: u64,
+}
+
+/// Bytes that are searched at once for the ends of lines.
+const SEARCHED: u64 = 64 * 1024;
+
+/// A search for the last lines.
+struct Back {
+    left: u64,
+    /// Nothing was seen yet: a line's end at the very end begins no line.
+    is_last: bool,
+}
+
+impl Back {
+    /// Looks backwards through a part of a stream; where the lines begin, if there.
+    fn find(&mut self, log: &Log, output: Output, from: u64, to: u64) -> io::Result<Option<u64>> {
+        let from = from.max(log.start(output)?);
+        let mut to = to;
+        while to > from {
+            let begins = from.max(to.saturating_sub(SEARCHED));
+            let most = usize::try_from(to - begins).unwrap_or(usize::MAX);
+            let part = log.read(output, begins, most)?;
+            for (place, byte) in part.bytes.iter().enumerate().rev() {
+                if *byte == b'\n' && !self.is_last {
+                    self.left = self.left.saturating_sub(1);
+                    if self.left == 0 {
+                        return Ok(Some(begins + place as u64 + 1));
+                    }
+                }
+                self.is_last = false;
+            }
+            to = begins;
+        }
+        Ok(None)
     }
 }
 
