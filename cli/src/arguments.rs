@@ -10,7 +10,7 @@ use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use jobs::{
-    Detaching, Forget, Jobs, LogStream, Logs, OnFull, Renew, SignalJob, Stop, Wait, Which,
+    Attach, Detaching, Forget, Jobs, LogStream, Logs, OnFull, Renew, SignalJob, Stop, Wait, Which,
 };
 pub(crate) use receipt::{Receipt, ReceiptCommand, Show, Verify};
 
@@ -38,6 +38,7 @@ pub(crate) enum Command {
     Pty(Box<Pty>),
     Sessions(Box<Sessions>),
     Jobs(Box<Jobs>),
+    Attach(Box<Attach>),
     Logs(Box<Logs>),
     Wait(Box<Wait>),
     Signal(Box<SignalJob>),

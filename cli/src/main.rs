@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Shell(shell) => end(commands::shell::run(&shell)),
         Command::Sessions(sessions) => commands::sessions::run(&sessions),
         Command::Jobs(jobs) => commands::jobs::list::run(&jobs),
+        Command::Attach(attach) => commands::jobs::attach::run(&attach),
         Command::Logs(logs) => commands::jobs::logs::run(&logs),
         Command::Wait(wait) => commands::jobs::wait::run(&wait),
         Command::Signal(signal) => commands::jobs::verbs::signal(&signal),

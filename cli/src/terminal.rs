@@ -89,8 +89,8 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let wrong: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let command = std::env::args().nth(1).filter(|word| {
         [
-            "exec", "shell", "pty", "sessions", "jobs", "logs", "wait", "signal", "stop", "forget", "renew",
-            "serve", "receipt", "wire",
+            "exec", "shell", "pty", "sessions", "jobs", "attach", "logs", "wait", "signal", "stop", "forget",
+            "renew", "serve", "receipt", "wire",
         ]
         .contains(&word.as_str())
     });

@@ -614,6 +614,9 @@ impl State {
                 if let Some(job) = self.jobs.get_mut(&channel) {
                     let text = text.escape_debug().to_string();
                     job.fail(&if detached { JobError::Detached(text) } else { JobError::Elsewhere(text) });
+                    if job.dropped {
+                        self.jobs.remove(&channel);
+                    }
                 }
             }
             ClientEvent::Stopped { channel, signal } => {

@@ -271,6 +271,10 @@ impl Connection {
                 }
             }
             ServerEvent::Close { channel } => {
+                // Who watches a detached job leaves it alone.
+                if self.watching.remove(&channel).is_some() {
+                    self.link.end.detached(channel, "you left");
+                }
                 if let Some(entry) = self.entry(channel) {
                     entry.job.close(EndReason::Stop);
                 }

@@ -181,3 +181,52 @@ pub(crate) struct Renew {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) lease: Option<Duration>,
 }
+
+/// Watch a detached command, and type into it
+///
+/// What it has printed comes first, then what it prints. Many can watch at a
+/// time; who attached last, without --read-only, types. Ctrl-\ leaves, and the
+/// command goes on. The exit status is the command's, or 0 after leaving.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = ENVIRONMENT)]
+pub(crate) struct Attach {
+    #[command(flatten)]
+    pub(crate) which: Which,
+
+    /// Watch only: type nothing, and leave who types alone
+    #[arg(short = 'r', long)]
+    pub(crate) read_only: bool,
+
+    /// Begin stdout at this offset [default: with what is kept]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) since_offset: Option<u64>,
+
+    /// Begin stderr at this offset
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) since_stderr: Option<u64>,
+
+    /// Begin with what it prints from now on
+    #[arg(long, conflicts_with_all = ["since_offset", "since_stderr"])]
+    pub(crate) live: bool,
+
+    /// The end of our input is the end of the command's, too
+    #[arg(long, conflicts_with = "read_only")]
+    pub(crate) end_input: bool,
+
+    /// Leave by this key, of a command that has a terminal
+    #[arg(long, value_name = "KEY", value_parser = key, default_value = "ctrl-\\")]
+    pub(crate) detach_key: u8,
+
+    #[command(flatten)]
+    pub(crate) staying: Staying,
+}
+
+/// A key with Ctrl, as the byte that a terminal sends for it.
+fn key(text: &str) -> Result<u8, String> {
+    let wrong = || "it isn't a key such as ctrl-\\, ctrl-] or ctrl-a".to_owned();
+    let lower = text.to_ascii_lowercase();
+    match lower.strip_prefix("ctrl-").map(str::as_bytes) {
+        Some([byte @ (b'a'..=b'z' | b'\\' | b']' | b'^' | b'_')]) => Ok(byte.to_ascii_uppercase() & 0x1f),
+        _ => Err(wrong()),
+    }
+}

@@ -1,6 +1,7 @@
 //! Detached commands: `remora jobs`, and the verbs in the folder of this name.
 
 mod ask;
+pub(crate) mod attach;
 mod end;
 pub(crate) mod list;
 pub(crate) mod logs;

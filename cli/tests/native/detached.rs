@@ -1,11 +1,12 @@
 //! Detached commands: `remora exec --detach`, and the verbs that ask for them afterwards.
 
 use std::fs;
+use std::process::Command;
 
 use remora_testkit::{children, eventually, group_members, is_alive};
 use serde_json::Value;
 
-use crate::bench::{Done, Home, PATIENCE, Server, run, signal};
+use crate::bench::{Client, Done, Home, PATIENCE, Server, run, signal};
 
 fn server_with(home: &Home, flags: &[&str]) -> Server {
     if !home.path("host_key").exists() {
@@ -69,7 +70,8 @@ fn kill_front(home: &Home, server: &Server) {
     let first = front(server);
     signal(first, "KILL");
     eventually(PATIENCE, "another front", || {
-        !is_alive(first) && std::os::unix::net::UnixStream::connect(home.path("s")).is_ok()
+        // The dead one's socket may live for as long as the last of its threads.
+        front(server) != first && std::os::unix::net::UnixStream::connect(home.path("s")).is_ok()
     });
 }
 
@@ -251,4 +253,141 @@ fn a_killed_keeper_is_told_and_what_was_printed_stays() {
     kill_front(&home, &server);
     assert_eq!(verb(&home, &["wait", &id]).ended(198).out(), "");
     assert_eq!(jobs(&home)[0]["state"], "lost");
+}
+
+#[test]
+fn many_watch_a_command_and_the_last_one_types() {
+    let home = Home::with_key();
+    let server = server(&home);
+    let line = "echo hello; echo warned >&2; while read -r line; do echo got $line; done; echo end; exit 6";
+    let id = detach(&home, &["--open-stdin"], line);
+    let attach = |options: &[&str]| {
+        let mut command = home.remora();
+        command.args(["attach"]).args(options).args([&target(&home), &id]);
+        Client::start(command)
+    };
+    let mut watchers: Vec<Client> = (0..3).map(|_| attach(&["--read-only"])).collect();
+    for watcher in &mut watchers {
+        assert_eq!(watcher.line(), "hello");
+    }
+    let typed = |options: &[&str], input: &str| {
+        let mut command = home.remora();
+        command.args(["attach"]).args(options).args([&target(&home), &id]);
+        command.stdin(std::process::Stdio::piped());
+        let mut client = Client::start(command);
+        std::io::Write::write_all(&mut client.child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        client
+    };
+    // The end of what one types is not the end of what can be typed.
+    let mut first = typed(&["--live"], "one\n");
+    assert_eq!(first.line(), "got one");
+    signal(first.pid(), "QUIT");
+    let done = first.finish().ended(0);
+    assert!(done.err().contains("the command goes on"), "{}", done.err());
+    // What went before is told from any offset.
+    let mut second = typed(&["--since-offset", "6"], "two\n");
+    assert_eq!(second.line(), "got one");
+    assert_eq!(second.line(), "got two");
+    for watcher in &mut watchers {
+        assert_eq!((watcher.line(), watcher.line()), ("got one".to_owned(), "got two".to_owned()));
+    }
+    // The server is started anew meanwhile: all come back, and go on where they were.
+    kill_front(&home, &server);
+    let third = typed(&["--end-input", "--live"], "three\n");
+    let done = third.finish().ended(6);
+    assert_eq!(done.out(), "got three\nend\n");
+    for client in watchers.into_iter().chain([second]) {
+        let done = client.finish().ended(6);
+        assert_eq!(done.out(), "got three\nend\n");
+        assert!(done.err().starts_with("warned\n"), "{}", done.err());
+    }
+    let log = verb(&home, &["logs", &id]).ended(0);
+    assert_eq!(log.out(), "hello\ngot one\ngot two\ngot three\nend\n");
+}
+
+#[test]
+fn a_flood_is_watched_whole_by_a_slow_watcher_and_a_fast_one() {
+    let home = Home::with_key();
+    let server = server(&home);
+    let id = detach(&home, &[], "sleep 0.3; head -c 20000000 /dev/zero | tr '\\0' x");
+    let attach = || {
+        let mut command = home.remora();
+        command.args(["attach", "--read-only", &target(&home), &id]);
+        Client::start(command)
+    };
+    // One that reads nothing until the other has all.
+    let (slow, fast) = (attach(), attach());
+    assert_eq!(fast.finish().ended(0).stdout.len(), 20_000_000);
+    kill_front(&home, &server);
+    let done = slow.finish().ended(0);
+    assert!(done.stdout.len() == 20_000_000 && done.stdout.iter().all(|byte| *byte == b'x'));
+}
+
+#[test]
+fn those_that_are_over_are_kept_for_a_number_and_a_time() {
+    let home = Home::with_key();
+    let config = home.write("config.toml", "max_detached_kept = 2\n");
+    let first = server_with(&home, &["--stop-jobs", "--config", config.to_str().unwrap()]);
+    let runs = detach(&home, &[], "sleep 1000");
+    let ids: Vec<String> = (0..4)
+        .map(|_| {
+            let id = detach(&home, &[], "echo out");
+            verb(&home, &["wait", &id]).ended(0);
+            id
+        })
+        .collect();
+    // It is looked at as a server starts, and now and then.
+    kill_front(&home, &first);
+    eventually(PATIENCE, "the oldest are gone", || jobs(&home).len() == 3);
+    let mut left: Vec<String> =
+        jobs(&home).iter().map(|job| job["id"].as_str().unwrap().to_owned()).collect();
+    left.sort();
+    let mut expected = vec![runs, ids[2].clone(), ids[3].clone()];
+    expected.sort();
+    assert_eq!(left, expected);
+    home.write("config.toml", "detached_kept_seconds = 0\n");
+    kill_front(&home, &first);
+    eventually(PATIENCE, "all that are over are gone", || jobs(&home).len() == 1);
+    assert_eq!(fs::read_dir(home.path("state/jobs")).unwrap().count(), 1);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_full_disk_refuses_new_ones_and_harms_none_that_runs() {
+    let home = Home::with_key();
+    let state = home.path("state");
+    fs::create_dir(&state).unwrap();
+    let mount = |command: &mut Command| assert!(command.status().unwrap().success());
+    mount(Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs"]).arg(&state));
+    let unmounted = Unmounted(state.clone());
+    let server = server(&home);
+    let id = detach(&home, &[], "head -c 20000000 /dev/zero | tr '\\0' x; echo end");
+    let length = || jobs(&home)[0]["stdout"]["end"].as_u64().unwrap();
+    let mut last = 0;
+    eventually(PATIENCE, "the disk is full", || {
+        let now = length();
+        let is_full = now > 10_000_000 && now == std::mem::replace(&mut last, now);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        is_full
+    });
+    let done = run(home.exec(["--detach", &target(&home), "true"]));
+    done.complained(194, "remora: unix:", "no room to keep a detached command's output");
+    // Commands that are not detached need room, too, for a record: whatever comes of them, the one that runs is unharmed.
+    assert_eq!(jobs(&home)[0]["state"], "running");
+    mount(Command::new("mount").args(["-o", "remount,size=64m"]).arg(&state));
+    let done = verb(&home, &["wait", &id]).ended(0);
+    assert!(done.err().contains("disk was full"), "{}", done.err());
+    let done = verb(&home, &["logs", &id]).ended(0);
+    assert!(done.stdout.len() == 20_000_004 && done.stdout.ends_with(b"xend\n"), "{}", done.stdout.len());
+    drop(server);
+    drop(unmounted);
+}
+
+/// A file system that is taken away again.
+struct Unmounted(std::path::PathBuf);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }

@@ -67,8 +67,8 @@ pub(crate) struct Entry {
     over: OnceLock<Over>,
     /// Who looks at it as a channel.
     watchers: Mutex<Vec<Attachment>>,
-    /// Who has its stdin.
-    typist: Mutex<Option<Attachment>>,
+    /// Who has its stdin: its watcher's name, and where that is.
+    typist: Mutex<Option<(Vec<u8>, Attachment)>>,
     /// It has changed.
     changed: Notify,
     /// How many look at it: its lease is renewed for them.

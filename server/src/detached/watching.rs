@@ -68,10 +68,14 @@ impl Watching {
         let closed = entry.running().is_none_or(|job| job.input_closed());
         // Who comes back to type goes on only if nobody has typed since.
         let fits = resume.stdin.is_none_or(|at| (at.consumed..=at.received).contains(&given));
-        let types = !start.no_stdin && !closed && fits;
-        if types && let Some(before) = lock(&entry.typist).replace(place.clone()) {
+        let watcher = start.attach.as_ref().map(|attach| attach.watcher.clone()).unwrap_or_default();
+        let mut typist = lock(&entry.typist);
+        let is_others = typist.as_ref().is_some_and(|(its, _)| *its != watcher);
+        let types = !start.no_stdin && !closed && fits && (resume.attempt == 0 || !is_others);
+        if types && let Some((_, before)) = typist.replace((watcher, place.clone())) {
             before.observer()();
         }
+        drop(typist);
         lock(&entry.watchers).push(place.clone());
         let at = proto::StdinPosition { received: given, consumed, ended: false, stopped: !types };
         let looking = Looking::at(&entry);
@@ -79,7 +83,7 @@ impl Watching {
     }
 
     pub(crate) fn is_typist(&self) -> bool {
-        self.types && lock(&self.entry.typist).as_ref() == Some(&self.place)
+        self.types && lock(&self.entry.typist).as_ref().is_some_and(|(_, place)| *place == self.place)
     }
 
     /// Takes what was typed.
@@ -220,7 +224,7 @@ impl Drop for Watching {
     fn drop(&mut self) {
         lock(&self.entry.watchers).retain(|place| *place != self.place);
         let mut typist = lock(&self.entry.typist);
-        if typist.as_ref() == Some(&self.place) {
+        if typist.as_ref().is_some_and(|(_, place)| *place == self.place) {
             *typist = None;
         }
     }

@@ -269,9 +269,13 @@ pub struct Detach {
     #[prost(uint64, tag = "4")]
     pub lease_ms: u64,
 }
-/// How a detached job is watched. no_stdin of Start says that nothing is typed into it; otherwise this client has its stdin from now on.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+/// How a detached job is watched. no_stdin of Start says that nothing is typed into it; otherwise this watcher has its stdin from now on.
+/// One that comes back after a loss (attempt of resume is above 0) has it only if nobody else has meanwhile.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Attach {
+    /// Random bytes of the client's choice, the same each time it comes back.
+    #[prost(bytes = "vec", tag = "1")]
+    pub watcher: ::prost::alloc::vec::Vec<u8>,
 }
 /// How far the client is with an output stream. received is not before consumed, and at most a window behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
