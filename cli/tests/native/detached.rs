@@ -6,7 +6,7 @@ use std::process::Command;
 use remora_testkit::{children, eventually, group_members, is_alive};
 use serde_json::Value;
 
-use crate::bench::{Client, Done, Home, PATIENCE, Server, run, signal};
+use crate::bench::{Client, Done, Home, PATIENCE, Server, run, run_on_terminal, signal};
 
 fn server_with(home: &Home, flags: &[&str]) -> Server {
     if !home.path("host_key").exists() {
@@ -390,4 +390,45 @@ impl Drop for Unmounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+#[test]
+fn a_job_that_was_there_before_a_reboot_is_told_as_lost_by_it() {
+    let home = Home::with_key();
+    let mut first = server_with(&home, &[]);
+    let id = detach(&home, &[], "echo $$; sleep 1000");
+    let logs = || verb(&home, &["logs", &id]).ended(0).out();
+    eventually(PATIENCE, "its number", || logs().ends_with('\n'));
+    let group: i32 = logs().trim().parse().unwrap();
+    let keeper = children(first.pid()).into_iter().find(|keeper| children(*keeper).contains(&group)).unwrap();
+    first.signal("TERM");
+    first.wait();
+    // All its processes are gone, and the boot is another.
+    signal(keeper, "KILL");
+    signal(-group, "KILL");
+    let folder = fs::read_dir(home.path("state/jobs")).unwrap().next().unwrap().unwrap().path();
+    let mut record = fs::read(folder.join("record")).unwrap();
+    record[5..21].fill(7);
+    fs::write(folder.join("record"), record).unwrap();
+    let _second = server(&home);
+    let done = verb(&home, &["wait", &id]).ended(198);
+    assert!(done.err().contains("lost at reboot"), "{}", done.err());
+    assert!(verb(&home, &["jobs"]).ended(0).out().contains("lost at reboot"));
+    assert_eq!(logs(), format!("{group}\n"));
+    verb(&home, &["forget", &id]).ended(0);
+}
+
+#[test]
+fn a_terminal_is_attached_to_and_left_by_a_key() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    let id = detach(&home, &["-tt"], "echo ready; read x; echo got $x; read y; echo then $y; exit 9");
+    let mut attach = home.remora();
+    attach.args(["attach", &target(&home), &id]);
+    let done = run_on_terminal(&home, &attach, &[("ready", "hello"), ("got hello", "\u{1c}")]).ended(0);
+    assert!(done.out().contains("the command goes on"), "{}", done.out());
+    assert_eq!(jobs(&home)[0]["state"], "running");
+    let done = run_on_terminal(&home, &attach, &[("got hello", "again")]);
+    assert!(done.out().contains("then again"), "{}", done.out());
+    verb(&home, &["wait", &id]).ended(9);
 }
