@@ -1,5 +1,6 @@
 //! What can be typed, and what `--help` says about it.
 
+mod jobs;
 mod receipt;
 
 use std::path::PathBuf;
@@ -8,6 +9,9 @@ use std::time::Duration;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use jobs::{
+    Attach, Detaching, Forget, Jobs, LogStream, Logs, OnFull, Renew, SignalJob, Stop, Wait, Which,
+};
 pub(crate) use receipt::{Receipt, ReceiptCommand, Show, Verify};
 
 /// The default of `--connect-timeout`.
@@ -33,6 +37,14 @@ pub(crate) enum Command {
     Shell(Box<Shell>),
     Pty(Box<Pty>),
     Sessions(Box<Sessions>),
+    Jobs(Box<Jobs>),
+    Attach(Box<Attach>),
+    Logs(Box<Logs>),
+    Wait(Box<Wait>),
+    Signal(Box<SignalJob>),
+    Stop(Box<Stop>),
+    Forget(Box<Forget>),
+    Renew(Box<Renew>),
     Serve(Box<Serve>),
     /// Check or read the receipt of a command
     Receipt(Receipt),
@@ -106,6 +118,9 @@ pub(crate) struct Exec {
 
     #[command(flatten)]
     pub(crate) staying: Staying,
+
+    #[command(flatten)]
+    pub(crate) detaching: Detaching,
 
     /// Print one JSON object: the receipt, with the output in it
     #[arg(long)]
@@ -261,6 +276,7 @@ impl From<Pty> for Exec {
             timeout: None,
             wait_streams: false,
             staying,
+            detaching: Detaching::default(),
             json: false,
             max_output: 0,
             report,

@@ -88,7 +88,11 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let wrong: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let command = std::env::args().nth(1).filter(|word| {
-        ["exec", "shell", "pty", "sessions", "serve", "receipt", "wire"].contains(&word.as_str())
+        [
+            "exec", "shell", "pty", "sessions", "jobs", "attach", "logs", "wait", "signal", "stop", "forget",
+            "renew", "serve", "receipt", "wire",
+        ]
+        .contains(&word.as_str())
     });
     let failure = Failure::usage(escape(&wrong.join(" ")));
     status_file(&failure);

@@ -107,8 +107,42 @@ impl Connection {
                 _ => 0,
             },
             sign_receipt: request.sign_receipt,
+            detach: request.detach,
+            attach: None,
         };
         let channel = state.start(start, request.stdin || request.terminal.is_some(), expected)?;
+        drop(state);
+        Ok(Job::new(self.shared.clone(), channel))
+    }
+
+    /// Watches a detached job, its streams from these offsets on. Unless `read_only`, its stdin is this one's from now on. `watcher`
+    /// is random, and tells it from others when it comes back after a loss. Dropping the job leaves it alone.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was sent.
+    pub fn attach(
+        &self,
+        job_id: [u8; limits::JOB_ID],
+        since: [u64; 2],
+        read_only: bool,
+        watcher: [u8; limits::JOB_ID],
+    ) -> Result<Job, StartError> {
+        let mut state = self.shared.lock();
+        state.check_start()?;
+        let [stdout, stderr] = since.map(|at| Some(proto::Position { received: at, consumed: at }));
+        let start = proto::Start {
+            job_id: job_id.to_vec(),
+            user: self.user.clone(),
+            no_stdin: read_only,
+            epoch: state.epoch().to_vec(),
+            attach: Some(proto::Attach { watcher: watcher.to_vec() }),
+            resume: Some(proto::Resume { stdout, stderr, known: true, attempt: 0, stdin: None }),
+            ..proto::Start::default()
+        };
+        let channel = state.start(start, !read_only, None)?;
+        if let Some(job) = state.jobs.get_mut(&channel) {
+            job.begin_at(since);
+        }
         drop(state);
         Ok(Job::new(self.shared.clone(), channel))
     }

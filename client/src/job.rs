@@ -43,6 +43,9 @@ pub enum JobError {
     /// Another connection goes on with the job.
     #[error("the job goes on elsewhere: {0}")]
     Elsewhere(String),
+    /// The job is detached: it goes on at the host, and can be asked for by its id.
+    #[error("the job is detached: {0}")]
+    Detached(String),
     /// The connection is there again, and doesn't take the job. Whether and how the job ended is unknown.
     #[error("can't go on with the job")]
     NotResumed(#[source] StartError),
@@ -102,6 +105,8 @@ pub struct Finished {
 
 struct Incoming {
     chunks: VecDeque<Bytes>,
+    /// Where it begins.
+    since: u64,
     received: u64,
     /// Up to here chunks were handed to the reader.
     taken: u64,
@@ -117,6 +122,7 @@ impl Incoming {
     fn new() -> Self {
         Incoming {
             chunks: VecDeque::new(),
+            since: 0,
             received: 0,
             taken: 0,
             consumed: 0,
@@ -140,7 +146,7 @@ impl Incoming {
             return Err(mismatch(self.received.max(sent)));
         }
         // A job that never ran has no digests, and nothing to check.
-        if report.is_some() && digest != self.digest.finalize().as_bytes() {
+        if report.is_some() && self.since == 0 && digest != self.digest.finalize().as_bytes() {
             return Err(mismatch(self.received));
         }
         Ok(())
@@ -197,6 +203,14 @@ impl JobState {
             result: None,
             waker: None,
             stop_waker: None,
+        }
+    }
+
+    /// Its streams begin here: what lies before nobody has asked for.
+    pub(crate) fn begin_at(&mut self, since: [u64; 2]) {
+        let [stdout, stderr] = since;
+        for (incoming, at) in [(&mut self.stdout, stdout), (&mut self.stderr, stderr)] {
+            (incoming.since, incoming.received, incoming.taken, incoming.consumed) = (at, at, at, at);
         }
     }
 
@@ -292,9 +306,10 @@ impl JobState {
             (Stream::Stdout, &self.stdout, receipt.stdout.as_ref()),
             (Stream::Stderr, &self.stderr, receipt.stderr.as_ref()),
         ] {
-            if incoming.stopped {
+            if incoming.stopped || incoming.since > 0 {
                 unchecked.push(stream);
-            } else {
+            }
+            if !incoming.stopped {
                 result = result.and_then(|()| incoming.check(stream, report));
             }
         }
@@ -553,6 +568,11 @@ impl Writer {
             Poll::Ready(true)
         })
         .await
+    }
+
+    /// Lets it go without an end: others may write on.
+    pub fn leave_open(mut self) {
+        self.finished = true;
     }
 
     /// Waits until the command reads no more, or the job is over.

@@ -10,6 +10,7 @@ mod connection;
 mod dial;
 mod evidence;
 mod job;
+mod jobs;
 mod liveness;
 mod outage;
 mod outcome;

@@ -33,6 +33,8 @@ pub struct Request {
     pub sign_receipt: bool,
     /// For how long the host keeps the job when the connection is lost, where that is tried to be had again.
     pub linger: Duration,
+    /// Have the host detach it: it goes on without any connection.
+    pub detach: Option<proto::Detach>,
 }
 
 impl Request {
@@ -65,6 +67,7 @@ impl Request {
             login: false,
             sign_receipt: false,
             linger: LINGER,
+            detach: None,
         }
     }
 }

@@ -602,7 +602,7 @@ impl State {
                 let sent = self.end().and_then(|end| end.stdin(channel)).map(|stdin| stdin.sent());
                 if let Some(job) = self.jobs.get_mut(&channel) {
                     if let (true, Some(sent)) = (resumed, sent) {
-                        job.stdin.rewind(sent);
+                        job.stdin.go_on(sent);
                     }
                     job.handle_started(pid);
                 }
@@ -610,9 +610,13 @@ impl State {
                     self.send(channel);
                 }
             }
-            ClientEvent::Detached { channel, text } => {
+            ClientEvent::Detached { channel, text, detached } => {
                 if let Some(job) = self.jobs.get_mut(&channel) {
-                    job.fail(&JobError::Elsewhere(text.escape_debug().to_string()));
+                    let text = text.escape_debug().to_string();
+                    job.fail(&if detached { JobError::Detached(text) } else { JobError::Elsewhere(text) });
+                    if job.dropped {
+                        self.jobs.remove(&channel);
+                    }
                 }
             }
             ClientEvent::Stopped { channel, signal } => {

@@ -104,6 +104,14 @@ impl StdinQueue {
         self.kept_from = self.kept_from.max(upto);
     }
 
+    /// The receiver goes on at an offset: that of others, where nothing was sent before, or one at which something is kept.
+    pub(crate) fn go_on(&mut self, at: u64) {
+        if self.kept.is_empty() && self.sent < at {
+            (self.sent, self.kept_from) = (at, at);
+        }
+        self.rewind(at);
+    }
+
     /// Goes back to an offset at which something is kept, or to the end: what lies behind it is sent again.
     pub(crate) fn rewind(&mut self, to: u64) {
         while self.sent > to

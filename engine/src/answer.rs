@@ -49,6 +49,7 @@ pub(crate) fn job(
         unread_upto: 0,
         pid: 0,
         session: Some(change),
+        spooled: None,
     });
     Job::new(shared)
 }

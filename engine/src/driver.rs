@@ -53,6 +53,8 @@ pub(crate) struct Driver {
     /// Bytes of output the job may still print.
     pub(crate) allowance: Option<u64>,
     pub(crate) exceeded: bool,
+    /// It printed more than may be kept, and ends for it.
+    pub(crate) overflowed: bool,
     pub(crate) memory: Option<MemoryLimit>,
     /// Peak memory in bytes of the process that spawned it.
     pub(crate) floor: u64,
@@ -146,6 +148,7 @@ impl Driver {
             discard: state.abandoned || self.exceeded,
             allowance: self.allowance,
             exceeded: self.exceeded,
+            overflowed: false,
             changed: false,
             again: false,
             next: None,
@@ -182,14 +185,24 @@ impl Driver {
             }
         }
         for (which, reader) in [(Output::Stdout, &mut self.stdout), (Output::Stderr, &mut self.stderr)] {
+            let before = state.output(which).ring.end();
             if let Some(pipe) = reader.drive(cx, state.output_mut(which), &mut turn) {
                 discard(pipe, Arc::clone(&self.held));
+            }
+            let read = state.output(which).ring.end() - before;
+            if let Some(runs) = &mut state.runs {
+                runs.push(which, read);
             }
         }
         self.allowance = turn.allowance;
         if turn.exceeded && !self.exceeded {
             self.exceeded = true;
             stop(&self.shared, state, EndReason::Limit(LimitKind::Output));
+            turn.again = true;
+        }
+        if turn.overflowed && !self.overflowed {
+            self.overflowed = true;
+            stop(&self.shared, state, EndReason::Limit(LimitKind::Spool));
             turn.again = true;
         }
         let finished = state.exited
@@ -350,6 +363,9 @@ impl Driver {
         if self.exceeded {
             stopped = stopped.or(Some(EndReason::Limit(LimitKind::Output)));
         }
+        if self.overflowed {
+            stopped = stopped.or(Some(EndReason::Limit(LimitKind::Spool)));
+        }
 
         let reaped = match reaped {
             Ok(reaped) => reaped,
@@ -400,6 +416,7 @@ impl Driver {
             unread_upto,
             pid: self.shared.pids.command,
             session,
+            spooled: None,
         });
     }
 }

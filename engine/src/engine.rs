@@ -14,7 +14,7 @@ use crate::cgroup::Parent;
 use crate::config::EngineConfig;
 use crate::error::{NotStarted, Step};
 use crate::job::Job;
-use crate::keeping::{Found, JobKey, Keep, Keepers, Start, WardenLink};
+use crate::keeping::{DetachedJob, Found, JobKey, Keep, Keepers, Log, Start, WardenLink};
 use crate::launch::{Launching, Unlaunched, launch};
 use crate::prepare::Prepared;
 use crate::request::{JobRequest, Limits};
@@ -136,6 +136,52 @@ impl Engine {
         kept.unwrap_or_else(fresh_epoch)
     }
 
+    /// Whether jobs have keepers, so that they can be detached.
+    pub fn has_keepers(&self) -> bool {
+        matches!(self.means, Means::Keepers(_))
+    }
+
+    /// The detached jobs that are there, whoever started them. Those that run are taken up: to be asked once; empty without keepers.
+    ///
+    /// # Errors
+    /// The folder of jobs can't be read.
+    pub fn detached(&self) -> io::Result<Vec<DetachedJob>> {
+        match &self.means {
+            Means::Children(_) => Ok(Vec::new()),
+            Means::Keepers(keepers) => keepers.detached(&self.sessions),
+        }
+    }
+
+    /// A detached job, as [`Engine::detached`] gives it.
+    pub fn detached_job(&self, key: JobKey) -> Option<DetachedJob> {
+        match &self.means {
+            Means::Children(_) => None,
+            Means::Keepers(keepers) => keepers.detached_job(key, &self.sessions),
+        }
+    }
+
+    /// What a detached job has printed.
+    ///
+    /// # Errors
+    /// There is no such job, or its files can't be read.
+    pub fn log(&self, key: JobKey) -> io::Result<Log> {
+        match &self.means {
+            Means::Children(_) => Err(io::ErrorKind::NotFound.into()),
+            Means::Keepers(keepers) => keepers.log(key),
+        }
+    }
+
+    /// Removes what is there of a detached job. To be asked only once it is over.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove(&self, key: JobKey) -> io::Result<()> {
+        match &self.means {
+            Means::Children(_) => Ok(()),
+            Means::Keepers(keepers) => keepers.remove(key),
+        }
+    }
+
     /// This process ends, and jobs that have keepers go on: from now on dropping one leaves it alone. Whether jobs have keepers.
     pub fn leave(&self) -> bool {
         match &self.means {
@@ -214,7 +260,10 @@ impl Engine {
                 Begun::Runs(running, its) => (session, place) = (Some(running), Some(its)),
             }
         }
-        let (note, linger) = (std::mem::take(&mut request.note), request.linger);
+        let (note, linger, detach) = (std::mem::take(&mut request.note), request.linger, request.detach);
+        if detach.is_some() && !self.has_keepers() {
+            return Err(NotStarted::bytes(Step::Keeper, None, b""));
+        }
         let prepared = Prepared::new(request, place, &self.config.environment, &account)?;
         let launched = match &self.means {
             Means::Children(spawners) => {
@@ -245,6 +294,7 @@ impl Engine {
                     note,
                     session: session.as_ref().map(Running::note).unwrap_or_default(),
                     tells: session.as_ref().is_some_and(Running::is_heard_by_keeper),
+                    detach,
                 },
                 patience: self.config.start_patience,
                 on_change,

@@ -50,6 +50,10 @@ pub enum Step {
     /// The process that was to keep the job was killed, or hung, before it said that the command runs: whether it ran for a moment
     /// isn't known. It doesn't run on.
     KeeperLost,
+    /// Files for the output of a detached job: no room for them, most likely.
+    Spool,
+    /// The file system can't forget the beginning of a file, so that the oldest output can't be dropped.
+    DropOldest,
 }
 
 /// Whom a failed start concerns, which decides its class (see `docs/EXIT-STATUS.md`).
@@ -69,7 +73,7 @@ pub enum Blame {
 
 impl Step {
     /// All of them.
-    pub(crate) const ALL: [Step; 20] = [
+    pub(crate) const ALL: [Step; 22] = [
         Step::EmptyArgv,
         Step::NulByte,
         Step::EnvironmentName,
@@ -90,6 +94,8 @@ impl Step {
         Step::Spawner,
         Step::Keeper,
         Step::KeeperLost,
+        Step::Spool,
+        Step::DropOldest,
     ];
 
     /// A name that stays the same, for receipts and logs.
@@ -115,6 +121,8 @@ impl Step {
             Step::Spawner => "spawner",
             Step::Keeper => "keeper",
             Step::KeeperLost => "keeper-lost",
+            Step::Spool => "spool",
+            Step::DropOldest => "drop-oldest",
         }
     }
 
@@ -142,6 +150,8 @@ impl Step {
             Step::KeeperLost => {
                 "keeper lost: the process that was to keep the command was killed, or hung, as it started it"
             }
+            Step::Spool => "no room to keep a detached command's output",
+            Step::DropOldest => "the file system of the state directory can't drop the oldest output",
         }
     }
 }
@@ -176,9 +186,12 @@ impl NotStarted {
     pub fn blame(&self) -> Blame {
         match self.step {
             Step::NotFound => Blame::NotFound,
-            Step::Descriptors | Step::TooManyProcesses | Step::Memory | Step::Terminal | Step::Keeper => {
-                Blame::HostFull
-            }
+            Step::Descriptors
+            | Step::TooManyProcesses
+            | Step::Memory
+            | Step::Terminal
+            | Step::Keeper
+            | Step::Spool => Blame::HostFull,
             Step::Account | Step::Session | Step::Runtime | Step::Spawner => Blame::Internal,
             Step::KeeperLost => Blame::Unknown,
             Step::EmptyArgv
@@ -188,6 +201,7 @@ impl NotStarted {
             | Step::WorkingDirectory
             | Step::Shell
             | Step::NotExecutable
+            | Step::DropOldest
             | Step::InterpreterMissing
             | Step::ArgumentListTooLong => Blame::CannotExec,
         }

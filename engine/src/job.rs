@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::error::{InputError, OutputError};
-use crate::keeping::{Input, Kept, Produced, Snapshot};
+use crate::error::{InputError, NotStarted, OutputError, Step};
+use crate::keeping::{Detached, Input, JobKey, Kept, Produced, Snapshot};
 use crate::outcome::{EndReason, Ended};
 use crate::request::{Output, WindowSize};
+use crate::runs::Runs;
 use crate::signal::Signal;
-use crate::state::{OutputState, Shared, Stopping};
+use crate::state::{Cap, OutputState, Shared, Stopping};
 use crate::terminal;
 
 /// How far an output stream is.
@@ -259,6 +260,29 @@ impl Job {
         }
     }
 
+    /// From now on it is told in which order the streams are read, and each is kept up to its cap. Of a job in this process.
+    pub(crate) fn spool(&self, caps: [Option<Cap>; 2]) {
+        let Body::Here(shared) = self.body() else { return };
+        let mut state = shared.lock();
+        state.runs = Some(Runs::default());
+        for (output, cap) in state.outputs.iter_mut().zip(caps) {
+            output.cap = cap;
+        }
+        state.wake();
+    }
+
+    /// In which order the streams were read since this was asked last.
+    pub(crate) fn take_runs(&self) -> Runs {
+        let Body::Here(shared) = self.body() else { return Runs::default() };
+        shared.lock().runs.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether some output has come behind its cap.
+    pub(crate) fn is_capped(&self) -> bool {
+        let Body::Here(shared) = self.body() else { return false };
+        shared.lock().outputs.iter().any(|output| output.cap.is_some_and(|cap| cap.reached))
+    }
+
     /// Offset up to which an output stream was read from the command.
     pub fn produced(&self, which: Output) -> u64 {
         self.progress(which).produced
@@ -318,6 +342,33 @@ impl Job {
                 }
             }
             Body::Kept(kept) => kept.resize(size),
+        }
+    }
+
+    /// Detaches the job: its keeper keeps its output in files from now on, what nobody has acknowledged included, and lets it go on
+    /// whoever is there. `note` takes the place of the one before.
+    ///
+    /// # Errors
+    /// It has no keeper, or that can't.
+    pub async fn detach(&self, plan: Detached, note: Vec<u8>) -> Result<(), NotStarted> {
+        match self.body() {
+            Body::Here(_) => Err(NotStarted::bytes(Step::Keeper, None, b"")),
+            Body::Kept(kept) => kept.detach(plan, note).await,
+        }
+    }
+
+    /// The lease of a detached job begins anew, and is of this length if one is named.
+    pub fn renew(&self, lease: Option<std::time::Duration>) {
+        if let Body::Kept(kept) = self.body() {
+            kept.renew(lease);
+        }
+    }
+
+    /// What makes it this job, where it has a keeper.
+    pub fn key(&self) -> Option<JobKey> {
+        match self.body() {
+            Body::Here(_) => None,
+            Body::Kept(kept) => Some(kept.key()),
         }
     }
 

@@ -162,6 +162,7 @@ pub(crate) fn launch(
         wait_streams: order.wait_streams,
         allowance: limits.output,
         exceeded: false,
+        overflowed: false,
         memory: limits.memory.map(|_| match cgroup {
             Some(cgroup) => MemoryLimit::Cgroup(cgroup),
             None => MemoryLimit::AddressSpace,

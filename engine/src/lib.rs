@@ -35,6 +35,7 @@ mod reader;
 mod reports;
 mod request;
 mod ring;
+mod runs;
 mod session;
 mod signal;
 mod spawners;
@@ -49,7 +50,10 @@ pub use engine::Engine;
 pub use error::{Blame, InputError, NotStarted, OutputError, Step};
 pub use group::has_living_member;
 pub use job::{Job, Progress};
-pub use keeping::{Found, JobKey, OnlyFront, Stage, Warden, WardenEnd, WardenError, WardenLink};
+pub use keeping::{
+    Detached, DetachedJob, DetachedState, Found, JobKey, Log, LogPart, LogPiece, OnFull, OnlyFront, Spooled,
+    Stage, Warden, WardenEnd, WardenError, WardenLink,
+};
 pub use outcome::{EndReason, Ended, How, InputEnd, LimitKind, MemoryMeans, Outcome, OutputEnd, PeakMemory};
 pub use request::{JobRequest, Limits, Output, Program, Stdin, Terminal, WindowSize};
 pub use session::{

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::keeping::Spooled;
 use crate::session::SessionChange;
 use crate::signal::Signal;
 
@@ -33,6 +34,8 @@ pub enum LimitKind {
     Output,
     /// [`Limits::memory`](crate::Limits::memory), where the kernel killed for it.
     Memory,
+    /// The limit of what is kept of a detached job's output.
+    Spool,
 }
 
 /// How the process itself ended, as the kernel tells it.
@@ -169,6 +172,8 @@ pub struct Ended {
     pub pid: i32,
     /// What it did to its session, if it had one.
     pub session: Option<SessionChange>,
+    /// What became of its output at the host, if it was detached.
+    pub spooled: Option<Spooled>,
 }
 
 impl Ended {

@@ -38,6 +38,8 @@ pub(crate) struct Turn {
     pub(crate) allowance: Option<u64>,
     /// It printed more.
     pub(crate) exceeded: bool,
+    /// It printed more than may be kept, and is to end for it.
+    pub(crate) overflowed: bool,
     /// An observer should look.
     pub(crate) changed: bool,
     /// There is more to do at once.
@@ -215,7 +217,10 @@ impl Reader {
         let mut scratch = [0; SCRATCH];
         for _ in 0..READS_PER_TURN {
             let probing = turn.allowance == Some(0);
-            let keep = !turn.discard && !turn.exceeded && !probing;
+            let wanted = !turn.discard && !turn.exceeded && !probing;
+            let room = output.cap.map(|cap| cap.room(output.ring.end(), turn.exited));
+            let capped = wanted && room == Some(0);
+            let keep = wanted && !capped;
             if keep && output.ring.is_full() {
                 return Flow::Full;
             }
@@ -229,7 +234,25 @@ impl Reader {
                 Poll::Pending if turn.exited => None,
                 Poll::Pending => return Flow::Empty,
             };
+            if let (true, false, Some(cap)) = (capped, turn.exited, &mut output.cap)
+                && !cap.ends
+            {
+                match (rustix::io::ioctl_fionread(pipe.get_ref()), &mut guard) {
+                    (Ok(0), Some(guard)) if !*is_terminal => {
+                        if guard.ready().is_read_closed() {
+                            return Flow::Ended;
+                        }
+                        guard.clear_ready();
+                        continue;
+                    }
+                    _ => {
+                        cap.reached = true;
+                        return Flow::Full;
+                    }
+                }
+            }
             let most = rest.unwrap_or(u64::MAX).min(turn.allowance.filter(|_| keep).unwrap_or(u64::MAX));
+            let most = most.min(room.filter(|_| keep).unwrap_or(u64::MAX));
             let most = usize::try_from(most).unwrap_or(usize::MAX);
             let space = if keep {
                 output.ring.space(most)
@@ -244,6 +267,10 @@ impl Reader {
                         digest.update(output.ring.commit(n));
                         turn.changed = true;
                         turn.allowance = turn.allowance.map(|left| left.saturating_sub(n as u64));
+                    } else if let (true, Some(cap)) = (capped, &mut output.cap) {
+                        cap.reached = true;
+                        turn.overflowed |= cap.ends;
+                        *cut = true;
                     } else if !turn.discard {
                         turn.exceeded = true;
                         *cut = true;

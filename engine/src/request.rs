@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::keeping::JobKey;
+use crate::keeping::{Detached, JobKey};
 use crate::session::Session;
 
 /// What to run.
@@ -101,6 +101,8 @@ pub struct JobRequest {
     pub note: Vec<u8>,
     /// For how long it goes on at its keeper while there is no server.
     pub linger: Duration,
+    /// It is detached: its keeper keeps its output in files, and lets it go on whoever is there. Where keepers are.
+    pub detach: Option<Detached>,
 }
 
 impl JobRequest {
@@ -120,6 +122,7 @@ impl JobRequest {
             key: None,
             note: Vec::new(),
             linger: Duration::ZERO,
+            detach: None,
         }
     }
 

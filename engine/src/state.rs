@@ -12,6 +12,7 @@ use crate::input::InputQueue;
 use crate::outcome::{EndReason, Ended};
 use crate::request::Output;
 use crate::ring::Ring;
+use crate::runs::Runs;
 use crate::signal::Signal;
 use crate::sys;
 
@@ -26,6 +27,29 @@ pub(crate) struct OutputState {
     pub(crate) ended: bool,
     /// The reader is gone, and wants the read end closed.
     pub(crate) close: bool,
+    /// Where it is to stop, if anywhere.
+    pub(crate) cap: Option<Cap>,
+}
+
+/// Up to where an output stream may be kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cap {
+    pub(crate) upto: u64,
+    /// What comes behind it ends the job; otherwise it is left in the pipe, which holds the command back.
+    pub(crate) ends: bool,
+    /// Something has come behind it.
+    pub(crate) reached: bool,
+}
+
+/// What a command left in its pipe when it was over is kept even behind the cap: it can't be held back any more.
+const LEFT_IN_PIPE: u64 = 1024 * 1024;
+
+impl Cap {
+    /// How many bytes more may be kept.
+    pub(crate) fn room(&self, end: u64, exited: bool) -> u64 {
+        let upto = if exited && !self.ends { self.upto.saturating_add(LEFT_IN_PIPE) } else { self.upto };
+        upto.saturating_sub(end)
+    }
 }
 
 /// That remora ends this job.
@@ -40,6 +64,8 @@ pub(crate) struct Stopping {
 /// Behind the lock.
 pub(crate) struct State {
     pub(crate) outputs: [OutputState; 2],
+    /// In which order they were read, since somebody wants to know.
+    pub(crate) runs: Option<Runs>,
     pub(crate) input: InputQueue,
     pub(crate) stopping: Option<Stopping>,
     /// The last handle is gone: nobody looks any more.
@@ -157,13 +183,14 @@ impl Shared {
         let Process { pid, pidfd, command, in_root } = process;
         let pids = Pids { child: pid, command: command.as_ref().map_or(pid, |command| command.pid) };
         running.fetch_add(1, Ordering::Relaxed);
-        let output = |ring, ended| OutputState { ring, ended, close: false };
+        let output = |ring, ended| OutputState { ring, ended, close: false, cap: None };
         Shared {
             pids,
             in_root,
             state: Mutex::new(State {
                 // On a terminal stdout and stderr are one stream.
                 outputs: [output(stdout, false), output(stderr, terminal.is_some())],
+                runs: None,
                 input,
                 stopping: None,
                 abandoned: false,
@@ -201,13 +228,14 @@ impl Shared {
             ring.commit(now.len());
             rest = later;
         }
-        let output = |ring| OutputState { ring, ended: true, close: false };
+        let output = |ring| OutputState { ring, ended: true, close: false, cap: None };
         running.fetch_add(1, Ordering::Relaxed);
         Shared {
             pids: Pids { child: 0, command: 0 },
             in_root: false,
             state: Mutex::new(State {
                 outputs: [output(ring), output(Ring::new(window))],
+                runs: None,
                 input: InputQueue::new(window, true),
                 stopping: None,
                 abandoned: false,

@@ -5,6 +5,8 @@ use std::task::Waker;
 
 use remora_wire::native::proto;
 
+use crate::job::Subject;
+
 /// What has come up for a connection besides the client's frames, and the task to wake.
 #[derive(Default)]
 pub(crate) struct Ready {
@@ -14,6 +16,8 @@ pub(crate) struct Ready {
     pub(crate) answers: Vec<proto::Answer>,
     /// Channels whose jobs go on elsewhere.
     pub(crate) taken: Vec<u32>,
+    /// Detached jobs whose start has come to an end: their channels, and their process ids or why they aren't there.
+    pub(crate) begun: Vec<(u32, Subject, Result<u64, proto::NotStarted>)>,
     pub(crate) task: Option<Waker>,
 }
 

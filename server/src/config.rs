@@ -45,6 +45,11 @@ pub struct FileConfig {
     pub session_idle_seconds: Option<u64>,
     /// Sessions of one account and key. Read at the start alone.
     pub max_sessions: Option<usize>,
+    /// Seconds for which a detached job that is over is kept, a week at most.
+    #[serde(deserialize_with = "seconds")]
+    pub detached_kept_seconds: Option<u64>,
+    /// How many detached jobs of one account and key that are over are kept.
+    pub max_detached_kept: Option<usize>,
     /// Limits of each job.
     pub limits: LimitsConfig,
 }

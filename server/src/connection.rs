@@ -1,5 +1,7 @@
 //! One native connection after its handshake: its jobs, and the way of their bytes.
 
+mod detached;
+
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::os::unix::ffi::OsStrExt;
@@ -18,6 +20,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::attachment::{Attachment, Bell};
+use crate::detached::{Watching, reply};
 use crate::job::{self, Subject};
 use crate::record::{Owner, Record};
 use crate::registry::{Asked, Claim, Entry, Unbegun, end_unseen};
@@ -48,6 +51,8 @@ pub(crate) async fn serve(
         host_key,
         settings,
         jobs: HashMap::new(),
+        watching: HashMap::new(),
+        starting: 0,
         unsettled: VecDeque::new(),
         bell: Bell::default(),
         ended: Vec::new(),
@@ -72,6 +77,10 @@ struct Connection {
     host_key: Option<ReceiptKey>,
     settings: watch::Receiver<Arc<Settings>>,
     jobs: HashMap<u32, Served>,
+    /// Channels that watch detached jobs.
+    watching: HashMap<u32, Watching>,
+    /// Detached jobs that are being started.
+    starting: usize,
     /// Jobs whose receipts are sent, and whose clients haven't said yet that they have them; with the channels they had.
     unsettled: VecDeque<(u32, Arc<Entry>)>,
     bell: Bell,
@@ -143,13 +152,14 @@ impl Connection {
             }
         }
         loop {
-            let (channels, answers, taken) = {
+            let (channels, answers, taken, begun) = {
                 let mut ready = self.bell.lock();
                 ready.task = Some(cx.waker().clone());
                 (
                     std::mem::take(&mut ready.channels),
                     std::mem::take(&mut ready.answers),
                     std::mem::take(&mut ready.taken),
+                    std::mem::take(&mut ready.begun),
                 )
             };
             for channel in taken {
@@ -158,8 +168,13 @@ impl Connection {
                 self.link.end.detach(channel, ELSEWHERE);
             }
             answers.iter().for_each(|answer| self.link.end.answer(answer));
+            for (channel, subject, result) in begun {
+                self.starting -= 1;
+                self.tell_begun(channel, &subject, result);
+            }
             for channel in &channels {
-                if let Err(error) = self.attend(*channel) {
+                let attended = self.attend(*channel).and_then(|()| self.attend_watching(*channel));
+                if let Err(error) = attended {
                     return Poll::Ready(Some(error.into()));
                 }
             }
@@ -180,7 +195,9 @@ impl Connection {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Poll::Ready(Ok(())) if self.draining && self.jobs.is_empty() => return Poll::Ready(None),
+                Poll::Ready(Ok(())) if self.draining && self.jobs.is_empty() && self.starting == 0 => {
+                    return Poll::Ready(None);
+                }
                 Poll::Ready(Ok(())) => return Poll::Pending,
             }
         }
@@ -199,9 +216,20 @@ impl Connection {
         self.jobs.get(&channel).map(|served| &*served.entry).filter(|entry| entry.is_at(&self.place(channel)))
     }
 
+    /// The job that a channel may do something to.
+    fn job(&self, channel: u32) -> Option<&Job> {
+        let watched = self.watching.get(&channel).filter(|watching| watching.is_typist());
+        self.entry(channel)
+            .map(|entry| &entry.job)
+            .or_else(|| watched.and_then(|watching| watching.entry.running()))
+    }
+
     fn handle(&mut self, event: ServerEvent) {
         match event {
             ServerEvent::Start { channel, start } => self.start(channel, &start),
+            ServerEvent::Data { channel, offset, bytes } if self.watching.contains_key(&channel) => {
+                self.type_detached(channel, offset, bytes);
+            }
             ServerEvent::Data { channel, offset, bytes } => {
                 if let Some(entry) = self.entry(channel)
                     && let Err(error) = entry.write(offset, bytes)
@@ -212,6 +240,9 @@ impl Connection {
                 }
             }
             ServerEvent::End { channel, length } => {
+                if let Some(watching) = self.watching.get(&channel) {
+                    watching.end_input(length);
+                }
                 if let Some(entry) = self.entry(channel) {
                     entry.end_input(length);
                 }
@@ -231,16 +262,20 @@ impl Connection {
                 }
                 self.bell.mark(channel);
             }
-            ServerEvent::Signal { channel, name } => match (self.entry(channel), Signal::from_name(&name)) {
-                (Some(entry), Some(signal)) => entry.job.signal(signal),
+            ServerEvent::Signal { channel, name } => match (self.job(channel), Signal::from_name(&name)) {
+                (Some(job), Some(signal)) => job.signal(signal),
                 _ => debug!(peer = %self.peer, name = %name.escape_debug(), "signal ignored"),
             },
             ServerEvent::Resize { channel, size } => {
-                if let Some(entry) = self.entry(channel) {
-                    entry.job.resize(job::window_size(&size));
+                if let Some(job) = self.job(channel) {
+                    job.resize(job::window_size(&size));
                 }
             }
             ServerEvent::Close { channel } => {
+                // Who watches a detached job leaves it alone.
+                if self.watching.remove(&channel).is_some() {
+                    self.link.end.detached(channel, "you left");
+                }
                 if let Some(entry) = self.entry(channel) {
                     entry.job.close(EndReason::Stop);
                 }
@@ -263,6 +298,16 @@ impl Connection {
     fn ask(&mut self, ask: &proto::Ask) {
         let settings = self.settings.borrow().clone();
         let number = ask.number;
+        if let Some(answer) = reply(ask, &self.who, &settings) {
+            let bell = self.bell.clone();
+            tokio::spawn(async move {
+                let answer = proto::Answer { number, answer: Some(answer.await) };
+                let mut ready = bell.lock();
+                ready.answers.push(answer);
+                ready.wake();
+            });
+            return;
+        }
         match sessions::reply(ask, &self.who, &settings) {
             Replied::Now(answer) => self.link.end.answer(&proto::Answer { number, answer: Some(answer) }),
             Replied::Later(find) => {
@@ -278,6 +323,11 @@ impl Connection {
     }
 
     fn start(&mut self, channel: u32, start: &proto::Start) {
+        match start {
+            proto::Start { attach: Some(_), .. } => return self.watch_detached(channel, start),
+            proto::Start { detach: Some(_), .. } => return self.start_detached(channel, start),
+            _ => {}
+        }
         let settings = self.settings.borrow().clone();
         let place = self.place(channel);
         let asked = Asked {

@@ -168,6 +168,7 @@ impl Subject {
             unread_upto: ended
                 .unread_upto
                 .saturating_sub(ended.unread_input.len().saturating_sub(UNREAD) as u64),
+            spool: ended.spooled.as_ref().map(crate::detached::report),
             ..self.receipt(settings)
         };
         self.evidence.attach(receipt, host_key)
@@ -179,6 +180,7 @@ fn reason(reason: EndReason) -> (proto::EndReason, &'static str) {
         EndReason::Deadline => (proto::EndReason::Deadline, ""),
         EndReason::Limit(LimitKind::Output) => (proto::EndReason::Limit, "output"),
         EndReason::Limit(LimitKind::Memory) => (proto::EndReason::Limit, "memory"),
+        EndReason::Limit(LimitKind::Spool) => (proto::EndReason::Limit, "spool"),
         EndReason::Limit(_) => (proto::EndReason::Limit, ""),
         EndReason::Lease => (proto::EndReason::Lease, ""),
         EndReason::Linger | EndReason::ClientGone => (proto::EndReason::Linger, ""),

@@ -9,6 +9,7 @@ mod attachment;
 mod authenticate;
 mod config;
 mod connection;
+mod detached;
 mod evidence;
 mod files;
 mod handshake;

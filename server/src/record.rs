@@ -14,9 +14,9 @@ use crate::job::Subject;
 /// Who a job belongs to: ids are scoped to the account and what it was logged in with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Owner {
-    user: String,
+    pub(crate) user: String,
     /// What it was logged in with, by what tells it from all others.
-    authority: String,
+    pub(crate) authority: String,
 }
 
 impl Owner {

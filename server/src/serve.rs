@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::admission::{Admission, Place};
 use crate::connection::chain;
+use crate::detached;
 use crate::handshake::{HandshakeError, serve_local, serve_tls};
 use crate::listen::{ListenUrl, Listener, Socket};
 use crate::plain;
@@ -69,6 +70,8 @@ pub async fn serve(
     let (phase, phase_seen) = watch::channel(Phase::Serving);
     let engine = settings.borrow().engine.clone();
     settings.borrow().registry.take_up();
+    settings.borrow().detached.clone().take_up(&engine, &phase_seen);
+    let collecting = tokio::spawn(detached::collect(settings.clone()));
     let shared = Shared { settings: settings.clone(), phase: phase_seen, admission: Admission::default() };
     let mut loops: Vec<(ListenUrl, tokio::task::JoinHandle<JoinSet<()>>, watch::Sender<bool>)> = Vec::new();
     let mut orphans: Vec<tokio::task::JoinHandle<JoinSet<()>>> = Vec::new();
@@ -94,6 +97,7 @@ pub async fn serve(
     }
     let (grace, stop_jobs) = (settings.borrow().stop_grace, settings.borrow().stop_jobs);
     info!(connections = shared.admission.open(), "stopping");
+    collecting.abort();
     // Accept loops end on this too; connections without jobs close at once.
     let is_left = !stop_jobs && engine.leave();
     let _ = phase.send(if is_left { Phase::Leaving } else { Phase::Draining });

@@ -71,7 +71,8 @@ fn try_reply(
                 proto::answer::Answer::Completions(completions)
             })))
         }
-        None => {
+        // Those about jobs are answered elsewhere.
+        _ => {
             let text = "this host knows no answer to that";
             Err(job::unsuitable(proto::NotStartedClass::Incompatible, text))
         }

@@ -12,6 +12,7 @@ use remora_net::tls::HostKeys;
 use remora_wire::limits;
 use tokio::sync::Semaphore;
 
+use crate::detached::DetachedJobs;
 use crate::key_files::KeyFiles;
 use crate::key_path::KeyPath;
 use crate::registry::Registry;
@@ -83,6 +84,12 @@ pub struct Settings {
     pub max_linger: Duration,
     /// Jobs of one owner that are kept while nobody is connected to them.
     pub max_unattended: usize,
+    /// For how long a detached job that is over is kept.
+    pub detached_kept_for: Duration,
+    /// How many detached jobs of one owner that are over are kept.
+    pub detached_kept: usize,
+    /// Those that there are.
+    pub(crate) detached: Arc<DetachedJobs>,
     /// The jobs.
     pub(crate) registry: Arc<Registry>,
     /// How long they may go on after the server was told to stop.
@@ -167,6 +174,9 @@ impl Settings {
             stop_jobs: false,
             max_linger: Duration::from_secs(24 * 60 * 60),
             max_unattended: limits::JOBS as usize,
+            detached_kept_for: Duration::from_secs(7 * 24 * 60 * 60),
+            detached_kept: 1000,
+            detached: Arc::default(),
             stop_grace: Duration::from_secs(10),
             plain_any_peer: false,
             // Not /tmp, which is often memory.
@@ -181,6 +191,7 @@ impl Settings {
         self.key_files = before.key_files.clone();
         self.completions = before.completions.clone();
         self.registry = before.registry.clone();
+        self.detached = before.detached.clone();
     }
 
     /// The settings of the `local` target: this account, over a socket pair, and nothing else.

@@ -563,7 +563,7 @@ fn at(received: u64, consumed: u64) -> Option<proto::Position> {
 #[test]
 fn a_job_is_gone_on_with_where_its_client_can_be_and_nowhere_else() {
     let resume = |stdout, stderr| proto::Start {
-        resume: Some(proto::Resume { stdout, stderr, known: true, attempt: 1 }),
+        resume: Some(proto::Resume { stdout, stderr, known: true, attempt: 1, stdin: None }),
         ..start()
     };
     for (stdout, stderr) in [

@@ -17,7 +17,7 @@ use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
 use super::timeline::Timeline;
 use super::tty::{self, Typed};
-use super::{options, outage, plain, receipt, session};
+use super::{jobs, options, outage, plain, receipt, session};
 use crate::arguments::{Exec, ExitStyle};
 use crate::host_keys;
 use crate::modes::Restored;
@@ -111,6 +111,7 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
     }
     let mut request = request(exec)?;
     let raw = tty::prepare(exec, &mut request)?;
+    jobs::start::prepare(exec, &mut request);
     let mut input = Input::new();
     let mut place = Place::of(target, &exec.reach)?;
     let (lasting, mut watch) = outage::watch(&exec.staying);
@@ -119,6 +120,20 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
     let keep = RefCell::new(exec.receipt.as_deref().map(receipt::Keep::begin).transpose()?);
     loop {
         let mut attempt = place.open(&exec.reach, &timeline, &mut access).await?;
+        if request.detach.is_some() {
+            let connection = &attempt.opened.connection;
+            match jobs::start::start(connection, &place.name(), &request, &mut watch).await? {
+                Ok(outcome) => {
+                    if let Some(key) = &attempt.opened.user_key {
+                        access.remember(key);
+                    }
+                    return Ok(outcome);
+                }
+                Err(()) if access.sure => access.sure = false,
+                Err(()) => return Err(place.denied()),
+            }
+            continue;
+        }
         let how = How { request: &request, raw, keep: &keep, watch: &mut watch };
         let result = drive(exec, &place, &timeline, &attempt.opened, how, &mut input, interrupted).await;
         let server = attempt.server.take();

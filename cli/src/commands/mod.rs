@@ -3,6 +3,7 @@
 mod capture;
 mod ending;
 pub(crate) mod exec;
+pub(crate) mod jobs;
 mod local;
 mod options;
 mod outage;

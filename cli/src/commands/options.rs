@@ -100,6 +100,7 @@ struct Rule {
 /// The wires that carry more than a command line.
 const JOBS: &[Wire] = &[Native, Unix, Local];
 const LINE_ALONE: &str = "it carries a command line alone";
+const NOT_KEPT: &str = "what runs there ends with its connection";
 const NO_KEYS: &str = "nobody proves anything on it";
 
 /// Options that aren't here are for every wire.
@@ -134,6 +135,12 @@ const RULES: &[Rule] = &[
         given: |given| given.exec(|exec| exec.tty > 0),
         wires: JOBS,
         why: "it carries no terminal",
+    },
+    Rule {
+        option: "--detach",
+        given: |given| given.exec(|exec| exec.detaching.detach),
+        wires: &[Native, Unix],
+        why: NOT_KEPT,
     },
     Rule {
         option: "--cwd",
@@ -261,6 +268,17 @@ pub(super) fn check_sessions(sessions: &Sessions, target: &Target) -> Result<(),
     Err(Failure::usage(format!("{} keeps no sessions: {why}", Wire::of(target).name())))
 }
 
+/// Refuses a target that keeps no detached commands.
+///
+/// # Errors
+/// A usage error that says why.
+pub(super) fn check_jobs(reach: &Reach, target: &Target) -> Result<(), Failure> {
+    match Wire::of(target) {
+        Native | Unix => check(Given { reach, exec: None, shell: None }, target),
+        wire => Err(Failure::usage(format!("{} keeps no detached commands: {NOT_KEPT}", wire.name()))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, Parser};
@@ -285,6 +303,12 @@ mod tests {
         (&["--env", "A=1"], &["web1", "unix:/run/r.sock", "local"]),
         (&["--session", "build"], &["web1", "unix:/run/r.sock"]),
         (&["--timeout", "1s"], &TARGETS),
+        (&["--detach"], &["web1", "unix:/run/r.sock"]),
+        (&["--name", "n", "--detach"], &["web1", "unix:/run/r.sock"]),
+        (&["--lease", "1h", "--detach"], &["web1", "unix:/run/r.sock"]),
+        (&["--on-full", "kill", "--detach"], &["web1", "unix:/run/r.sock"]),
+        (&["--spool-limit", "1g", "--detach"], &["web1", "unix:/run/r.sock"]),
+        (&["--open-stdin", "--detach"], &["web1", "unix:/run/r.sock"]),
         (&["--connect-timeout", "1s"], &["web1", "raw://h:1", "length://h:1", "header://h:1"]),
         (&["--wait-streams"], &["web1", "unix:/run/r.sock", "local"]),
         (&["--reconnect", "1m"], &["web1", "unix:/run/r.sock"]),

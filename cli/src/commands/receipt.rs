@@ -101,10 +101,31 @@ pub(crate) fn receipt(
         "system_seconds": receipt.system_us as f64 / 1e6,
         "peak_memory_bytes": (receipt.peak_memory_bytes > 0).then_some(receipt.peak_memory_bytes),
         "memory_limit_by": receipt.memory_limit_by,
+        "spool": receipt.spool.as_ref().map(spool),
         "session": receipt.session.as_ref().map(super::session::object),
         "stdin": receipt.stdin.as_ref().map(|report| stream(report, None)),
         "stdout": receipt.stdout.as_ref().map(|report| stream(report, Some(stdout))),
         "stderr": receipt.stderr.as_ref().map(|report| stream(report, Some(stderr))),
+    })
+}
+
+/// What is done when a stream is full, in the word of `--on-full`.
+pub(super) fn on_full(on_full: proto::OnFull) -> &'static str {
+    match on_full {
+        proto::OnFull::Unspecified | proto::OnFull::Wait => "wait",
+        proto::OnFull::Kill => "kill",
+        proto::OnFull::DropOldest => "drop-oldest",
+    }
+}
+
+fn spool(spool: &proto::SpoolReport) -> Value {
+    json!({
+        "on_full": on_full(spool.on_full()),
+        "limit": spool.limit,
+        "was_full": spool.was_full,
+        "disk_was_full": spool.disk_was_full,
+        "stdout_start": spool.stdout_start,
+        "stderr_start": spool.stderr_start,
     })
 }
 

@@ -199,6 +199,10 @@ fn configuration(flags: &Serve, link: Option<&WardenLink>) -> Result<Configurati
         settings.stop_grace = Duration::from_secs(seconds);
     }
     settings.stop_jobs = flags.stop_jobs || file.stop_jobs == Some(true);
+    if let Some(seconds) = file.detached_kept_seconds {
+        settings.detached_kept_for = Duration::from_secs(seconds);
+    }
+    settings.detached_kept = file.max_detached_kept.unwrap_or(settings.detached_kept);
     settings.max_connections = file.max_connections.unwrap_or(settings.max_connections);
     settings.max_unauthenticated = file.max_unauthenticated.unwrap_or(settings.max_unauthenticated);
     settings.plain_any_peer = allow_network;

@@ -123,7 +123,7 @@ fn table(list: &[proto::SessionInfo], now: u64) -> String {
 }
 
 /// A time in its two largest units.
-fn age(time: Duration) -> String {
+pub(super) fn age(time: Duration) -> String {
     let seconds = time.as_secs();
     match (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, s) => format!("{s}s"),

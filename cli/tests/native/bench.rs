@@ -151,11 +151,8 @@ impl Server {
 
     /// Starts one whose commands run on when it ends, with the home's host key, on a port or on one of the kernel's choice (0).
     pub(crate) fn start_to_leave(home: &Home, port: u16) -> Self {
-        let mut command = Server::command(home, &["host_key"]);
-        let arguments: Vec<_> =
-            command.get_args().filter(|one| *one != "--stop-jobs").map(OsStr::to_owned).collect();
-        command = home.remora();
-        command.args(arguments).args(["--listen", &format!("native://127.0.0.1:{port}")]);
+        let mut command = Server::command_to_leave(home, &["host_key"], "state");
+        command.args(["--listen", &format!("native://127.0.0.1:{port}")]);
         Server::spawn(home, command)
     }
 
@@ -166,9 +163,16 @@ impl Server {
 
     /// As [`Server::command`], with a state directory of this name: servers at the same time have one each.
     pub(crate) fn command_in(home: &Home, host_keys: &[&str], state: &str) -> Command {
+        let mut command = Server::command_to_leave(home, host_keys, state);
+        command.arg("--stop-jobs");
+        command
+    }
+
+    /// As [`Server::command_in`], of one whose commands run on when it ends.
+    pub(crate) fn command_to_leave(home: &Home, host_keys: &[&str], state: &str) -> Command {
         let mut command = home.remora();
         command.arg("serve").arg("--authorized-keys").arg(home.path("authorized_keys"));
-        command.arg("--state-dir").arg(home.path(state)).arg("--stop-jobs");
+        command.arg("--state-dir").arg(home.path(state));
         for key in host_keys {
             command.arg("--host-key").arg(home.path(key));
         }

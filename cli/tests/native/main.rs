@@ -13,6 +13,7 @@
 mod bench;
 mod commands;
 mod daemon;
+mod detached;
 mod hosts;
 mod keepers;
 mod kept;

@@ -1,7 +1,7 @@
 //! The folder of a job, by which it is found again: made before anything of the job is, removed when nobody needs it any more.
 //!
-//! It holds `keeper`, the socket of the keeper, and `record`, which says whose processes those are. Only this account can enter
-//! it. To make it is the moment at which a job begins: whoever makes it second has come too late.
+//! It holds `keeper`, the socket of the keeper, and `record`, which says whose processes those are; of a detached job also its output
+//! ([`spool`](super::spool)) and, once it is over, `outcome`. Only this account can enter it. To make it is the moment at which a job begins: whoever makes it second has come too late.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -15,9 +15,13 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::detached::Detached;
 use super::fields::{Fields, Found};
+use super::messages::{ended_fields, ended_of};
+use super::spool::{ORDER, STDERR, STDOUT};
 use crate::enclosure::Enclosure;
 use crate::incarnation::{Incarnation, kill_session};
+use crate::outcome::Ended;
 use crate::sys::boot_id;
 
 /// The socket of a keeper.
@@ -26,6 +30,12 @@ const SOCKET: &str = "keeper";
 const RECORD: &str = "record";
 /// The FIFO through which a session's shell tells its state.
 const TOLD: &str = "told";
+/// How a detached job ended, once it has.
+const OUTCOME: &str = "outcome";
+/// The same, while it is being written. It has its room from the start, so that a full disk can't keep it from being written.
+const NEXT_OUTCOME: &str = "outcome.new";
+/// That room, bytes: what was typed and not read is in it, 64 KiB at the most.
+const OUTCOME_ROOM: u64 = 80 * 1024;
 
 /// Bytes of the longest record: a session's state and a long command are in it.
 const LONGEST_RECORD: usize = 8 * 1024 * 1024;
@@ -197,6 +207,8 @@ pub(crate) struct Record {
     pub(crate) enclosure: Option<Enclosure>,
     /// The session's part of it.
     pub(crate) session: Vec<u8>,
+    /// How it is detached, if it is.
+    pub(crate) detached: Option<Detached>,
 }
 
 fn process(one: Incarnation) -> Fields {
@@ -206,13 +218,17 @@ fn process(one: Incarnation) -> Fields {
 impl Record {
     fn compose(&self) -> Vec<u8> {
         let enclosure = self.enclosure.as_ref().map(|enclosure| enclosure.path().as_os_str().as_bytes());
-        Fields::new()
+        let fields = Fields::new()
             .bytes(1, &self.boot_id)
             .nested(2, process(self.keeper))
             .bytes(4, &self.note)
             .bytes(5, &self.session)
-            .bytes(6, enclosure.unwrap_or_default())
-            .into_bytes()
+            .bytes(6, enclosure.unwrap_or_default());
+        match &self.detached {
+            Some(plan) => fields.nested(20, plan.fields()),
+            None => fields,
+        }
+        .into_bytes()
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
@@ -223,7 +239,9 @@ impl Record {
             boot_id: found.array(1),
             keeper: process(2)?,
             leader: process(3),
-            note: found.bytes(4).to_vec(),
+            // One that was detached later has another note since.
+            note: found.all(21).next().unwrap_or_else(|| found.bytes(4)).to_vec(),
+            detached: found.nested(20).map(Detached::of),
             session: found.bytes(5).to_vec(),
             enclosure: Enclosure::noted(OsStr::from_bytes(found.bytes(6)).into()),
         })
@@ -325,10 +343,97 @@ impl Folder {
 
     /// Removes the folder of a job whose keeper is gone, and ends what is left of the job: nobody finds that afterwards.
     pub(crate) fn bury(&self) {
-        if let Some(record) = self.read().filter(Record::is_of_this_boot) {
+        let record = self.read();
+        if let Some(record) = record.as_ref().filter(|record| record.is_of_this_boot()) {
             record.end_rest();
         }
-        let _ = self.remove();
+        // What a detached job has printed is its user's to forget.
+        if record.is_none_or(|record| record.detached.is_none()) {
+            let _ = self.remove();
+        }
+    }
+
+    /// Opens one of its files.
+    ///
+    /// # Errors
+    /// What openat(2) says.
+    pub(super) fn file(&self, name: &str, flags: OFlags) -> Result<File, Errno> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+    }
+
+    /// The record of a job that is detached from now on.
+    ///
+    /// # Errors
+    /// No room, for one.
+    pub(super) fn add_detached(&self, plan: &Detached, note: &[u8]) -> io::Result<()> {
+        let mut file = self.file(RECORD, OFlags::WRONLY | OFlags::APPEND)?;
+        file.write_all(&Fields::new().nested(20, plan.fields()).bytes(21, note).into_bytes())
+    }
+
+    /// Makes room for the outcome.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn reserve_outcome(&self) -> Result<(), Errno> {
+        let file = self.file(NEXT_OUTCOME, OFlags::WRONLY | OFlags::CREATE)?;
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, OUTCOME_ROOM) {
+            Err(Errno::OPNOTSUPP) => Ok(()),
+            reserved => reserved,
+        }
+    }
+
+    /// Writes the outcome, to stay.
+    ///
+    /// # Errors
+    /// What the file system says; to be tried again.
+    pub(super) fn write_outcome(&self, ended: &Ended) -> io::Result<()> {
+        let mut file = self.file(NEXT_OUTCOME, OFlags::WRONLY | OFlags::CREATE)?;
+        let bytes = Fields::new().nested(1, ended_fields(ended)).into_bytes();
+        file.write_all(&bytes)?;
+        file.set_len(bytes.len() as u64)?;
+        file.sync_all()?;
+        rustix::fs::renameat(&self.fd, NEXT_OUTCOME, &self.fd, OUTCOME)?;
+        self.sync()
+    }
+
+    /// Reads the outcome; none where there is none.
+    pub(super) fn outcome(&self) -> Option<Ended> {
+        let file = self.file(OUTCOME, OFlags::RDONLY).ok()?;
+        let mut bytes = Vec::new();
+        file.take(LONGEST_RECORD as u64).read_to_end(&mut bytes).ok()?;
+        ended_of(Found::parse(&bytes)?.nested(1)?)
+    }
+
+    /// Has what is written of the folder on the disk: its record, its names, and its own name.
+    ///
+    /// # Errors
+    /// What fsync(2) says.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file(RECORD, OFlags::RDONLY)?.sync_all()?;
+        self.file(".", OFlags::RDONLY | OFlags::DIRECTORY)?.sync_all()?;
+        rustix::fs::fsync(&self.jobs)?;
+        Ok(())
+    }
+
+    /// Removes what a detached job has, but its outcome.
+    ///
+    /// # Errors
+    /// What unlinkat(2) says.
+    pub(super) fn remove_spool(&self) -> Result<(), Errno> {
+        [STDOUT, STDERR, ORDER, NEXT_OUTCOME].into_iter().try_for_each(|name| self.remove_file(name))
+    }
+
+    fn remove_file(&self, name: &str) -> Result<(), Errno> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Removes the socket: whoever looks for the keeper knows that it is gone.
+    pub(super) fn remove_socket(&self) {
+        let _ = rustix::fs::unlinkat(&self.fd, SOCKET, AtFlags::empty());
     }
 
     /// Removes it. What isn't there any more is no fault.
@@ -336,16 +441,20 @@ impl Folder {
     /// # Errors
     /// What unlinkat(2) says.
     pub(crate) fn remove(&self) -> Result<(), Errno> {
-        for name in [SOCKET, TOLD, RECORD] {
-            match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(errno),
-            }
+        self.remove_spool()?;
+        for name in [SOCKET, TOLD, OUTCOME, RECORD] {
+            self.remove_file(name)?;
         }
         match rustix::fs::unlinkat(&self.jobs, self.key.to_string(), AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno),
         }
+    }
+}
+
+impl std::os::fd::AsFd for Folder {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
@@ -371,6 +480,7 @@ mod tests {
             note: b"n".to_vec(),
             session: Vec::new(),
             enclosure: None,
+            detached: None,
         };
         let file = folder.write(&record).unwrap();
         assert_eq!(folder.read(), Some(record.clone()));

@@ -18,8 +18,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 
 use super::channel::{Channel, Waiting};
+use super::detached::Detached;
 use super::folder::{Folder, Jobs, Record};
 use super::messages::{FromKeeper, Snapshot, Start, ToKeeper, VERSION};
+use super::spooling::Spooling;
 use crate::cgroup::Parent;
 use crate::config::EngineConfig;
 use crate::enclosure::Enclosure;
@@ -147,7 +149,7 @@ async fn run(
     server: Waiting,
     place: Place<'_>,
 ) -> Option<Waiting> {
-    let Start { key, order, limits, linger, note, session, tells } = start;
+    let Start { key, order, limits, linger, note, session, tells, detach } = start;
     let Place { kit, memory, own, ended, tree } = place;
     let until = Instant::now() + PATIENCE;
     let refuse = |mut server: Waiting, answer: FromKeeper| {
@@ -188,13 +190,31 @@ async fn run(
             note,
             session,
             enclosure,
+            detached: detach,
         })?;
         let collector = if tells { Some(Collector::new(folder.told()?)?) } else { None };
         Ok((record, collector))
     })();
     let (record, collector) = match prepared {
         Ok(prepared) => prepared,
-        Err(error) => return refuse(server, FromKeeper::NotStarted(no_keeper(&error))),
+        Err(error) => {
+            let error: io::Error = error;
+            let why = match detach {
+                Some(_) => NotStarted::bytes(Step::Spool, error.raw_os_error(), b""),
+                None => no_keeper(&error),
+            };
+            return refuse(server, FromKeeper::NotStarted(why));
+        }
+    };
+    // A detached job is on the disk before its command runs.
+    let spooling = detach.map(|plan| {
+        let spooling = Spooling::create(&folder, plan, [0; 2])?;
+        spooling.sync()?;
+        Ok(spooling)
+    });
+    let spooling = match spooling.transpose() {
+        Ok(spooling) => spooling,
+        Err(why) => return refuse(server, FromKeeper::NotStarted(why)),
     };
     let job = match launch(&order, &limits, launching, |plan| here.spawn(plan)) {
         Ok(job) => job,
@@ -219,22 +239,41 @@ async fn run(
         memory,
         ended,
         job,
+        folder: &folder,
+        spooling,
     };
-    // The server has its answer before anything is written that only a later one needs.
-    attending.greet(server, None);
-    if let Err(error) = attending.settle(&folder, record) {
-        tracing::error!(%error, "a job can't be found again by another server");
+    let settled = |result: io::Result<()>| {
+        if let Err(error) = result {
+            tracing::error!(%error, "a job can't be found again by another server");
+        }
+    };
+    if let Some(spooling) = &attending.spooling {
+        spooling.begin(&attending.job);
+        // Who detaches goes as soon as there is an answer.
+        settled(attending.settle(record).and_then(|()| folder.sync()));
+        attending.greet(server, None);
+    } else {
+        // The server has its answer before anything is written that only a later one needs.
+        attending.greet(server, None);
+        settled(attending.settle(record));
     }
     drop(order);
     poll_fn(|cx| attending.poll(cx)).await;
     let server = attending.server.take();
     let is_over = attending.job.finished().is_some();
+    let is_detached = attending.spooling.is_some();
     // Whatever runs of it is ended with the last handle.
     drop(attending);
     if is_over && sys::reap_rest() == Orphans::Some {
         sys::become_attendant();
     }
-    let _ = folder.remove();
+    let server = if is_detached {
+        folder.remove_socket();
+        None
+    } else {
+        let _ = folder.remove();
+        server
+    };
     let is_done = || held.load(Ordering::Relaxed) == 0 && running.load(Ordering::Relaxed) == 0;
     // Nobody waits for a child any more once nothing runs.
     let is_clean = || is_done() && sys::reap_rest() == Orphans::None;
@@ -297,15 +336,18 @@ struct Attending<'a> {
     jobs: &'a Jobs,
     memory: &'a SharedMemory,
     ended: &'a AsyncFd<Signals>,
+    folder: &'a Folder,
+    /// Where its output is kept, if it is detached.
+    spooling: Option<Spooling<'a>>,
 }
 
 impl Attending<'_> {
     /// Leaves what another server needs to find the job.
-    fn settle(&mut self, folder: &Folder, record: File) -> io::Result<()> {
+    fn settle(&mut self, record: File) -> io::Result<()> {
         if let Some(leader) = Incarnation::now(self.job.session()) {
             Folder::add_leader(record, leader)?;
         }
-        self.listener = Some(sys::watch(folder.listen()?, Interest::READABLE)?);
+        self.listener = Some(sys::watch(self.folder.listen()?, Interest::READABLE)?);
         Ok(())
     }
 
@@ -336,7 +378,15 @@ impl Attending<'_> {
             return Poll::Ready(());
         }
         let changed = self.news.take(cx.waker());
+        if let Some(spooling) = &mut self.spooling {
+            spooling.drive(&self.job, cx);
+        }
         self.tell(changed || self.told.is_none(), cx);
+        if let Some(spooling) = &self.spooling {
+            // Nobody need be there. Who is has heard how it ended.
+            let heard = self.server.as_ref().is_none_or(|server| self.told_end && server.pending() == 0);
+            return if spooling.ended().is_some() && heard { Poll::Ready(()) } else { Poll::Pending };
+        }
         if self.server.is_none() {
             return self.wait(cx);
         }
@@ -375,7 +425,11 @@ impl Attending<'_> {
                 }
             };
             match ToKeeper::parse(&message) {
-                Some(ToKeeper::Forget) => return true,
+                // A detached job is forgotten by its folder's removal, once it is over.
+                Some(ToKeeper::Forget) => match self.spooling {
+                    Some(_) => {}
+                    None => return true,
+                },
                 Some(message) => self.obey(message),
                 None => tracing::warn!("a server's word makes no sense here"),
             }
@@ -385,11 +439,27 @@ impl Attending<'_> {
 
     fn obey(&mut self, message: ToKeeper) {
         let job = &self.job;
+        let is_detached = self.spooling.is_some();
         let taken = match message {
             ToKeeper::Input { offset, bytes } => job.write(offset, bytes.into()),
             ToKeeper::EndInput { at } => job.end_input(at),
+            // What was not taken yet is taken by us.
+            ToKeeper::Acknowledge { .. } | ToKeeper::CloseOutput { .. } if is_detached => return,
             ToKeeper::Acknowledge { output, upto } => return job.acknowledge(output, upto),
             ToKeeper::CloseOutput { output } => return job.close_output(output),
+            ToKeeper::Detach { plan, note } => {
+                let why = self.detach(plan, note).err();
+                if let Some(server) = &mut self.server {
+                    server.send(&FromKeeper::Detached(why).compose());
+                }
+                return;
+            }
+            ToKeeper::Renew { lease } => {
+                if let Some(spooling) = &mut self.spooling {
+                    spooling.renew(lease);
+                }
+                return;
+            }
             ToKeeper::Signal { signal } => return job.signal(signal),
             ToKeeper::Resize { size } => return job.resize(size),
             ToKeeper::Close { reason } => return job.close(reason),
@@ -397,6 +467,32 @@ impl Attending<'_> {
         };
         if let Err(error) = taken {
             tracing::error!(%error, "a server gives input out of turn");
+        }
+    }
+
+    /// From now on the job is detached, with what its server has not acknowledged.
+    fn detach(&mut self, plan: Detached, note: Vec<u8>) -> Result<(), NotStarted> {
+        if self.spooling.is_some() {
+            return Ok(());
+        }
+        let from = Output::ALL.map(|output| self.job.progress(output).acknowledged);
+        let made = Spooling::create(self.folder, plan, from).and_then(|spooling| {
+            let no_room = |error: io::Error| NotStarted::bytes(Step::Spool, error.raw_os_error(), b"");
+            self.folder.add_detached(&plan, &note).map_err(no_room)?;
+            spooling.sync()?;
+            Ok(spooling)
+        });
+        match made {
+            Ok(spooling) => {
+                spooling.begin(&self.job);
+                self.spooling = Some(spooling);
+                self.note = note;
+                Ok(())
+            }
+            Err(why) => {
+                let _ = self.folder.remove_spool();
+                Err(why)
+            }
         }
     }
 
@@ -412,7 +508,10 @@ impl Attending<'_> {
             }
         }
         // Asked before how it is: all that was printed is told before the end.
-        let ended = self.job.finished();
+        let ended = match &self.spooling {
+            Some(spooling) => spooling.ended(),
+            None => self.job.finished(),
+        };
         if changed || ended.is_some() {
             let now = self.job.snapshot();
             if self.told != Some(now) {

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::channel::{Channel, Waiting};
+use super::detached::{Detached, DetachedJob, DetachedState};
 use super::folder::{JobKey, Jobs};
 use super::keeper::no_keeper;
+use super::log::Log;
 use super::messages::{FromKeeper, Produced, Snapshot, Start, ToKeeper, VERSION};
 use super::warden::{WardenLink, jobs_folder};
 use crate::error::{InputError, NotStarted, OutputError, Step};
@@ -121,13 +123,14 @@ impl Keepers {
         let key = start.key;
         let stdin_window = start.limits.stdin_window as u64;
         let has_stdin = start.order.terminal.is_some() || start.order.stdin == Stdin::Piped;
+        let is_detached = start.detach.is_some();
         let message = ToKeeper::Start(Box::new(start)).compose();
         let (mut keeper, view) = self.next(until).map_err(failed)?;
         keeper.send(&message, None, until).map_err(failed)?;
         let answer = receive(&mut keeper, until).map_err(|error| self.give_up(&mut keeper, key, &error))?;
         match answer {
             FromKeeper::Started { pid, in_root } => {
-                let about = About { key, pid, in_root, stdin_window, has_stdin };
+                let about = About { key, pid, in_root, stdin_window, has_stdin, is_detached };
                 self.take(keeper, view, about, Snapshot::default(), on_change, session).map_err(failed)
             }
             FromKeeper::NotStarted(why) => Err(why.into()),
@@ -198,9 +201,12 @@ impl Keepers {
         let until = Instant::now() + PATIENCE;
         loop {
             let folder = self.jobs.folder(key).ok()?;
+            if folder.read().is_some_and(|record| record.detached.is_some()) {
+                return None;
+            }
             let is_late = Instant::now() >= until;
             match folder.connect() {
-                Ok(socket) => match self.take_up(socket, key, sessions) {
+                Ok(socket) => match self.take_up(socket, key, false, sessions) {
                     Ok((note, job)) => return Some(Found::Kept { key, note, job }),
                     // It has ended meanwhile, or is about to.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_late => {}
@@ -242,7 +248,76 @@ impl Keepers {
         }
     }
 
-    fn take_up(&self, socket: OwnedFd, key: JobKey, sessions: &Sessions) -> io::Result<(Vec<u8>, Job)> {
+    /// The detached jobs that are there. Waits for each keeper's word.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub(crate) fn detached(&self, sessions: &Sessions) -> io::Result<Vec<DetachedJob>> {
+        Ok(self.jobs.all()?.into_iter().filter_map(|key| self.detached_job(key, sessions)).collect())
+    }
+
+    /// A detached job, if there is one of this key.
+    pub(crate) fn detached_job(&self, key: JobKey, sessions: &Sessions) -> Option<DetachedJob> {
+        let folder = self.jobs.folder(key).ok()?;
+        let record = folder.read()?;
+        let detached = record.detached?;
+        let job = |state| Some(DetachedJob { key, note: record.note.clone(), detached, state });
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(ended) = folder.outcome() {
+                return job(DetachedState::Ended(Box::new(ended)));
+            }
+            let taken = folder
+                .connect()
+                .map_err(io::Error::from)
+                .and_then(|socket| self.take_up(socket, key, true, sessions));
+            if let Ok((_, running)) = taken {
+                return job(DetachedState::Running(running));
+            }
+            let rebooted = !record.is_of_this_boot();
+            if rebooted || !record.keeper.is_alive() {
+                // It may have ended just now, in order.
+                return match folder.outcome() {
+                    Some(ended) => job(DetachedState::Ended(Box::new(ended))),
+                    None => job(DetachedState::Lost { rebooted }),
+                };
+            }
+            if Instant::now() >= until {
+                tracing::error!(%key, "the keeper of a detached job doesn't answer");
+                return None;
+            }
+            // It is about to listen, or to end.
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// The output of a detached job.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn log(&self, key: JobKey) -> io::Result<Log> {
+        Log::open(&self.jobs.folder(key)?)
+    }
+
+    /// Removes what is there of a detached job that is over.
+    ///
+    /// # Errors
+    /// What unlinkat(2) says.
+    pub(crate) fn remove(&self, key: JobKey) -> io::Result<()> {
+        match self.jobs.folder(key) {
+            Ok(folder) => Ok(folder.remove()?),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn take_up(
+        &self,
+        socket: OwnedFd,
+        key: JobKey,
+        is_detached: bool,
+        sessions: &Sessions,
+    ) -> io::Result<(Vec<u8>, Job)> {
         let mut keeper = Waiting::new(socket);
         let until = Instant::now() + PATIENCE;
         let wrong = || io::Error::new(io::ErrorKind::InvalidData, "a keeper says something odd");
@@ -253,7 +328,7 @@ impl Keepers {
         let FromKeeper::Started { pid, in_root } = receive(&mut keeper, until)? else { return Err(wrong()) };
         let FromKeeper::Progress(now) = receive(&mut keeper, until)? else { return Err(wrong()) };
         let stdin_window = Limits::WINDOW as u64;
-        let about = About { key, pid, in_root, stdin_window, has_stdin: true };
+        let about = About { key, pid, in_root, stdin_window, has_stdin: true, is_detached };
         let session = Running::noted(&session, key, sessions);
         Ok((note, self.take(keeper, view, about, now, Arc::new(|| {}), session)?))
     }
@@ -279,6 +354,8 @@ impl Keepers {
                 on_change,
                 session,
                 told: None,
+                is_detached: about.is_detached,
+                detaching: None,
                 abandoned: false,
                 waker: None,
             }),
@@ -321,6 +398,7 @@ struct About {
     in_root: bool,
     stdin_window: u64,
     has_stdin: bool,
+    is_detached: bool,
 }
 
 /// A kept job.
@@ -348,6 +426,10 @@ struct State {
     session: Option<Running>,
     /// What its shell has told.
     told: Option<(Vec<u8>, usize)>,
+    /// Whoever drops it, it goes on.
+    is_detached: bool,
+    /// Who waits for its keeper's word that it is detached.
+    detaching: Option<oneshot::Sender<Result<(), NotStarted>>>,
     /// The last handle is gone.
     abandoned: bool,
     waker: Option<Waker>,
@@ -364,6 +446,7 @@ impl State {
                 | ToKeeper::EndInput { .. }
                 | ToKeeper::Acknowledge { .. }
                 | ToKeeper::Forget
+                | ToKeeper::Detach { .. }
         );
         if !is_bounded && channel.pending() > BACKLOG {
             tracing::warn!("a keeper that doesn't read is told nothing more");
@@ -538,6 +621,33 @@ impl Kept {
         self.lock().send(&ToKeeper::Close { reason });
     }
 
+    /// Has the keeper take the output from now on, and let the job go on whoever is there.
+    ///
+    /// # Errors
+    /// The keeper can't, or is gone.
+    pub(crate) async fn detach(&self, plan: Detached, note: Vec<u8>) -> Result<(), NotStarted> {
+        let gone = || NotStarted::bytes(Step::Keeper, None, b"");
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if state.channel.is_none() || state.detaching.is_some() {
+                return Err(gone());
+            }
+            state.detaching = Some(sender);
+            state.send(&ToKeeper::Detach { plan, note });
+        }
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// The lease of a detached job begins anew.
+    pub(crate) fn renew(&self, lease: Option<Duration>) {
+        self.lock().send(&ToKeeper::Renew { lease });
+    }
+
+    pub(crate) fn key(&self) -> JobKey {
+        self.about.key
+    }
+
     pub(crate) fn finished(&self) -> Option<Arc<Ended>> {
         self.finished.get().cloned()
     }
@@ -555,7 +665,7 @@ impl Kept {
     /// The last handle is gone: so is the job, unless this server leaves.
     pub(crate) fn abandon(&self) {
         let mut state = self.lock();
-        if !self.leaving.load(Ordering::Relaxed) {
+        if !self.leaving.load(Ordering::Relaxed) && !state.is_detached {
             state.send(&ToKeeper::Forget);
             if let (None, Ok(folder)) = (&state.channel, self.jobs.folder(self.about.key)) {
                 folder.bury();
@@ -582,6 +692,12 @@ impl Kept {
                         state.told = Some((bytes, usize::try_from(length).unwrap_or(usize::MAX)));
                     }
                     Some(FromKeeper::Ended(told)) => ended = Some(*told),
+                    Some(FromKeeper::Detached(why)) => {
+                        state.is_detached |= why.is_none();
+                        if let Some(waits) = state.detaching.take() {
+                            let _ = waits.send(why.map_or(Ok(()), Err));
+                        }
+                    }
                     // It was told to forget the job, and waits for another.
                     Some(FromKeeper::Hello { .. }) if state.abandoned => {
                         if let Some(channel) = state.channel.take() {
@@ -600,9 +716,16 @@ impl Kept {
             }
         };
         if is_over && ended.is_none() && self.finished.get().is_none() && !state.abandoned {
-            tracing::error!(key = %self.about.key, pid = self.about.pid, "a keeper is gone");
-            ended = Some(lost(self.about.pid, &state.now));
+            let left = self.jobs.folder(self.about.key).ok().filter(|_| state.is_detached);
+            ended = left.and_then(|folder| folder.outcome()).or_else(|| {
+                tracing::error!(key = %self.about.key, pid = self.about.pid, "a keeper is gone");
+                Some(lost(self.about.pid, &state.now))
+            });
             (state.now.stdout.ended, state.now.stderr.ended) = (true, true);
+        }
+        if is_over {
+            // Nobody will answer.
+            state.detaching = None;
         }
         if let Some(channel) = &mut state.channel {
             channel.poll_flush(cx);
@@ -681,6 +804,7 @@ pub(crate) fn lost(pid: i32, now: &Snapshot) -> Ended {
         unread_upto: 0,
         pid,
         session: None,
+        spooled: None,
     }
 }
 

@@ -20,8 +20,15 @@ fn job(jobs: &Jobs, note: &[u8], boot_id: [u8; 16], keeper: Incarnation, leader:
     let key = JobKey::random().unwrap();
     let folder = jobs.make(key).unwrap();
     drop(folder.listen().unwrap());
-    let record =
-        Record { boot_id, keeper, leader: None, note: note.to_vec(), session: Vec::new(), enclosure: None };
+    let record = Record {
+        boot_id,
+        keeper,
+        leader: None,
+        note: note.to_vec(),
+        session: Vec::new(),
+        enclosure: None,
+        detached: None,
+    };
     Folder::add_leader(folder.write(&record).unwrap(), leader).unwrap();
     key
 }

@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::detached::{Detached, Spooled};
 use super::fields::{Fields, Found};
 use super::folder::JobKey;
 use crate::error::{NotStarted, Step};
@@ -49,6 +50,16 @@ pub(crate) enum ToKeeper {
     Close {
         reason: EndReason,
     },
+    /// From now on the job is detached. It is answered by [`FromKeeper::Detached`].
+    Detach {
+        plan: Detached,
+        note: Vec<u8>,
+    },
+    /// Its lease begins anew.
+    Renew {
+        /// Of this length from now on, if another.
+        lease: Option<Duration>,
+    },
     /// Nobody needs this job any more, its outcome included: end what runs of it, and go.
     Forget,
 }
@@ -67,6 +78,8 @@ pub(crate) struct Start {
     pub(crate) session: Vec<u8>,
     /// Its shell tells the state of the session as it ends, through a FIFO in the job's folder.
     pub(crate) tells: bool,
+    /// It is detached from its start.
+    pub(crate) detach: Option<Detached>,
 }
 
 /// From the keeper to the server.
@@ -86,6 +99,8 @@ pub(crate) enum FromKeeper {
     Told { bytes: Vec<u8>, length: u64 },
     /// The job is over. All its output was told of.
     Ended(Box<Ended>),
+    /// The job is detached; or why it isn't.
+    Detached(Option<NotStarted>),
 }
 
 /// How a job is. Told whenever something of it changed, the latest alone.
@@ -142,6 +157,8 @@ impl ToKeeper {
             ToKeeper::Resize { size } => (7, size_fields(*size)),
             ToKeeper::Close { reason } => (8, reason_fields(*reason)),
             ToKeeper::Forget => (9, fields),
+            ToKeeper::Detach { plan, note } => (20, fields.nested(1, plan.fields()).bytes(2, note)),
+            ToKeeper::Renew { lease } => (21, fields.optional(1, lease.map(nanoseconds))),
         };
         with_kind(kind, fields)
     }
@@ -160,6 +177,8 @@ impl ToKeeper {
             7 => ToKeeper::Resize { size: size_of(found) },
             8 => ToKeeper::Close { reason: reason_of(found) },
             9 => ToKeeper::Forget,
+            20 => ToKeeper::Detach { plan: Detached::of(found.nested(1)?), note: found.bytes(2).to_vec() },
+            21 => ToKeeper::Renew { lease: found.optional(1).map(Duration::from_nanos) },
             _ => return None,
         })
     }
@@ -174,24 +193,19 @@ impl FromKeeper {
                 (1, fields.number(1, *version).number(2, *window).bytes(3, note).bytes(4, session))
             }
             FromKeeper::Started { pid, in_root } => (2, fields.signed(1, (*pid).into()).flag(2, *in_root)),
-            FromKeeper::NotStarted(why) => (
-                3,
-                fields
-                    .bytes(1, why.step.name().as_bytes())
-                    .optional(2, why.errno.map(|errno| i64::from(errno).cast_unsigned()))
-                    .bytes(3, why.what.as_encoded_bytes()),
-            ),
+            FromKeeper::NotStarted(why) => (3, not_started_fields(why)),
             FromKeeper::Failed(failed) => (4, failed_fields(*failed)),
             FromKeeper::Progress(progress) => (5, progress.fields()),
             FromKeeper::Ended(ended) => (6, ended_fields(ended)),
             FromKeeper::Told { bytes, length } => (7, fields.bytes(1, bytes).number(2, *length)),
+            FromKeeper::Detached(None) => (20, fields),
+            FromKeeper::Detached(Some(why)) => (20, fields.nested(1, not_started_fields(why))),
         };
         with_kind(kind, fields)
     }
 
     /// Takes one apart; none where it makes no sense, or isn't known.
     pub(crate) fn parse(message: &[u8]) -> Option<Self> {
-        use std::os::unix::ffi::OsStringExt;
         let (kind, fields) = message.split_first()?;
         let found = Found::parse(fields)?;
         Some(match kind {
@@ -202,15 +216,15 @@ impl FromKeeper {
                 session: found.bytes(4).to_vec(),
             },
             2 => FromKeeper::Started { pid: found.small(1), in_root: found.flag(2) },
-            3 => FromKeeper::NotStarted(NotStarted {
-                step: Step::ALL.into_iter().find(|step| step.name().as_bytes() == found.bytes(1))?,
-                errno: found.optional(2).map(|_| found.small(2)),
-                what: std::ffi::OsString::from_vec(found.bytes(3).to_vec()),
-            }),
+            3 => FromKeeper::NotStarted(not_started_of(found)?),
             4 => FromKeeper::Failed(failed_of(found)?),
             5 => FromKeeper::Progress(Snapshot::of(found)?),
             6 => FromKeeper::Ended(Box::new(ended_of(found)?)),
             7 => FromKeeper::Told { bytes: found.bytes(1).to_vec(), length: found.number(2) },
+            20 => FromKeeper::Detached(match found.nested(1) {
+                Some(why) => Some(not_started_of(why)?),
+                None => None,
+            }),
             _ => return None,
         })
     }
@@ -220,6 +234,22 @@ fn with_kind(kind: u8, fields: Fields) -> Vec<u8> {
     let mut message = fields.into_bytes();
     message.insert(0, kind);
     message
+}
+
+fn not_started_fields(why: &NotStarted) -> Fields {
+    Fields::new()
+        .bytes(1, why.step.name().as_bytes())
+        .optional(2, why.errno.map(|errno| i64::from(errno).cast_unsigned()))
+        .bytes(3, why.what.as_encoded_bytes())
+}
+
+fn not_started_of(found: Found<'_>) -> Option<NotStarted> {
+    use std::os::unix::ffi::OsStringExt;
+    Some(NotStarted {
+        step: Step::ALL.into_iter().find(|step| step.name().as_bytes() == found.bytes(1))?,
+        errno: found.optional(2).map(|_| found.small(2)),
+        what: std::ffi::OsString::from_vec(found.bytes(3).to_vec()),
+    })
 }
 
 impl Start {
@@ -249,6 +279,9 @@ impl Start {
             .bytes(18, &self.key.0)
             .bytes(19, &self.session)
             .flag(20, self.tells);
+        if let Some(plan) = &self.detach {
+            fields = fields.nested(40, plan.fields());
+        }
         match terminal {
             Some(Terminal { size, modes, job_control }) => {
                 let modes: Vec<Vec<u8>> = modes
@@ -304,6 +337,7 @@ impl Start {
             key: JobKey(found.array(18)),
             session: found.bytes(19).to_vec(),
             tells: found.flag(20),
+            detach: found.nested(40).map(Detached::of),
         })
     }
 }
@@ -379,7 +413,7 @@ fn size_of(found: Found<'_>) -> WindowSize {
     WindowSize { rows: number(1), columns: number(2), width: number(3), height: number(4) }
 }
 
-const REASONS: [EndReason; 8] = [
+const REASONS: [EndReason; 9] = [
     EndReason::Deadline,
     EndReason::Limit(LimitKind::Output),
     EndReason::Limit(LimitKind::Memory),
@@ -388,6 +422,7 @@ const REASONS: [EndReason; 8] = [
     EndReason::Stop,
     EndReason::Shutdown,
     EndReason::ClientGone,
+    EndReason::Limit(LimitKind::Spool),
 ];
 
 /// A reason is its place, counted from 1.
@@ -425,7 +460,7 @@ fn failed_of(found: Found<'_>) -> Option<Failed> {
     Some(Failed::Step { step: *step, errno: found.small(3), candidate })
 }
 
-fn ended_fields(ended: &Ended) -> Fields {
+pub(super) fn ended_fields(ended: &Ended) -> Fields {
     let output = |end: &OutputEnd| {
         Fields::new()
             .number(1, end.length)
@@ -475,10 +510,13 @@ fn ended_fields(ended: &Ended) -> Fields {
         let end = Fields::new().number(1, end.length).bytes(2, &end.blake3).flag(3, end.closed_early);
         fields = fields.nested(13, end);
     }
+    if let Some(spooled) = &ended.spooled {
+        fields = fields.nested(40, spooled.fields());
+    }
     fields
 }
 
-fn ended_of(found: Found<'_>) -> Option<Ended> {
+pub(super) fn ended_of(found: Found<'_>) -> Option<Ended> {
     let output = |tag| {
         found.nested(tag).map(|end| OutputEnd {
             length: end.number(1),
@@ -522,6 +560,7 @@ fn ended_of(found: Found<'_>) -> Option<Ended> {
         pid: found.small(16),
         // The server knows the session.
         session: None,
+        spooled: found.nested(40).map(Spooled::of),
     })
 }
 
@@ -536,6 +575,7 @@ fn unix_nanoseconds(time: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keeping::detached::OnFull;
 
     fn start() -> Start {
         Start {
@@ -557,6 +597,11 @@ mod tests {
             limits: Limits { wall: Some(Duration::ZERO), memory: Some(5), ..Limits::default() },
             linger: Duration::from_secs(600),
             note: b"note".to_vec(),
+            detach: Some(Detached {
+                limit: 5,
+                on_full: OnFull::DropOldest,
+                lease: Some(Duration::from_secs(1)),
+            }),
             key: JobKey([7; 16]),
             session: b"session".to_vec(),
             tells: true,
@@ -575,6 +620,8 @@ mod tests {
             ToKeeper::Resize { size: WindowSize { rows: 1, columns: 2, width: 3, height: 4 } },
             ToKeeper::Close { reason: EndReason::Limit(LimitKind::Memory) },
             ToKeeper::Forget,
+            ToKeeper::Detach { plan: Detached::default(), note: b"n".to_vec() },
+            ToKeeper::Renew { lease: None },
         ];
         for message in to {
             assert_eq!(ToKeeper::parse(&message.compose()).as_ref(), Some(&message));
@@ -592,6 +639,8 @@ mod tests {
                 stopped: 20,
             }),
             FromKeeper::Ended(Box::new(ended())),
+            FromKeeper::Detached(None),
+            FromKeeper::Detached(Some(NotStarted::bytes(Step::Spool, Some(libc::ENOSPC), b""))),
         ];
         for message in from {
             let parsed = FromKeeper::parse(&message.compose());
@@ -619,6 +668,13 @@ mod tests {
             unread_upto: 9,
             pid: 12,
             session: None,
+            spooled: Some(Spooled {
+                on_full: OnFull::Kill,
+                limit: 3,
+                was_full: true,
+                disk_was_full: true,
+                start: [0, 4],
+            }),
         }
     }
 

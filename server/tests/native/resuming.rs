@@ -21,7 +21,7 @@ fn kept(host: &Host, line: &str, linger_ms: u64) -> proto::Start {
 /// The same start, sent again on the `attempt`th connection, by a client that has received and consumed so much of stdout.
 fn again(first: &proto::Start, epoch: &[u8], attempt: u32, received: u64, consumed: u64) -> proto::Start {
     let stdout = Some(proto::Position { received, consumed });
-    let resume = proto::Resume { stdout, stderr: None, known: received > 0, attempt };
+    let resume = proto::Resume { stdout, stderr: None, known: received > 0, attempt, stdin: None };
     proto::Start { resume: Some(resume), epoch: epoch.to_vec(), ..first.clone() }
 }
 

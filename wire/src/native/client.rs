@@ -84,6 +84,8 @@ pub enum ClientEvent {
         channel: u32,
         /// Why, for people.
         text: String,
+        /// It goes on without any connection.
+        detached: bool,
     },
     /// No new jobs, please.
     GoAway {
@@ -140,6 +142,7 @@ impl Streams {
             stderr: Some(self.stderr.position()),
             known,
             attempt,
+            stdin: None,
         }
     }
 }
@@ -276,11 +279,15 @@ impl Client {
             // The start has said so: there is no end to tell.
             stdin.end();
         }
-        let job = Job {
-            stdin,
-            stdout: Incoming::new(output_window(start, self.output_window)),
-            stderr: Incoming::new(output_window(start, self.output_window)),
-        };
+        let window = output_window(start, self.output_window);
+        let mut job = Job { stdin, stdout: Incoming::new(window), stderr: Incoming::new(window) };
+        if let (Some(_), Some(resume)) = (&start.attach, &start.resume) {
+            let at = |position: Option<proto::Position>| {
+                let proto::Position { received, consumed } = position.unwrap_or_default();
+                Incoming::at(received, consumed, window)
+            };
+            job = Job { stdin: Outgoing::anywhere(), stdout: at(resume.stdout), stderr: at(resume.stderr) };
+        }
         self.jobs.insert(channel, job);
         push(&mut self.out, Kind::Start, channel, start);
         Ok(())
@@ -300,7 +307,12 @@ impl Client {
         known: bool,
         attempt: u32,
     ) -> Result<(), StartError> {
-        start.resume = Some(streams.resume(known, attempt));
+        let mut resume = streams.resume(known, attempt);
+        if start.attach.is_some() && !streams.stdin.held() {
+            let (received, consumed) = (streams.stdin.sent(), streams.stdin.consumed());
+            resume.stdin = Some(proto::Position { received, consumed });
+        }
+        start.resume = Some(resume);
         self.start_on(channel, start)?;
         if let Some(job) = self.jobs.get_mut(&channel) {
             job.stdin = streams.stdin.hold();
@@ -553,7 +565,8 @@ impl Client {
             Kind::Detached => {
                 let detached: proto::Detached = parse(kind, body)?;
                 self.jobs.remove(&channel).ok_or(unknown)?;
-                Ok(Some(ClientEvent::Detached { channel, text: detached.text }))
+                let proto::Detached { text, detached } = detached;
+                Ok(Some(ClientEvent::Detached { channel, text, detached }))
             }
             Kind::Stopped => {
                 let stopped: proto::Stopped = parse(kind, body)?;

@@ -229,6 +229,13 @@ pub struct Start {
     /// The receipt is to carry its statement, signed where the connection has a host key.
     #[prost(bool, tag = "40")]
     pub sign_receipt: bool,
+    /// The job is detached: as soon as the host has it safely it says Started, then Detached, and the channel is free.
+    #[prost(message, optional, tag = "50")]
+    pub detach: ::core::option::Option<Detach>,
+    /// This starts nothing: it watches the detached job that job_id names. command must be absent, and resume must be there: it says from
+    /// where on each output stream is wanted, its stdin (absent: 0) up to where this client has sent what it keeps.
+    #[prost(message, optional, tag = "51")]
+    pub attach: ::core::option::Option<Attach>,
     #[prost(oneof = "start::Command", tags = "3, 4, 13")]
     pub command: ::core::option::Option<start::Command>,
 }
@@ -246,6 +253,29 @@ pub mod start {
         #[prost(message, tag = "13")]
         LoginShell(super::LoginShell),
     }
+}
+/// How a job is detached.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Detach {
+    /// A name for it, as a session's, or empty. No two jobs of one name run at a time.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Bytes of each output stream that are kept; 0: as many as the host keeps, 1 GiB unless configured.
+    #[prost(uint64, tag = "2")]
+    pub spool_limit: u64,
+    #[prost(enumeration = "OnFull", tag = "3")]
+    pub on_full: i32,
+    /// It is ended when nobody has watched or renewed it for so many milliseconds; 0: never.
+    #[prost(uint64, tag = "4")]
+    pub lease_ms: u64,
+}
+/// How a detached job is watched. no_stdin of Start says that nothing is typed into it; otherwise this watcher has its stdin from now on.
+/// One that comes back after a loss (attempt of resume is above 0) has it only if nobody else has meanwhile.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Attach {
+    /// Random bytes of the client's choice, the same each time it comes back.
+    #[prost(bytes = "vec", tag = "1")]
+    pub watcher: ::prost::alloc::vec::Vec<u8>,
 }
 /// How far the client is with an output stream. received is not before consumed, and at most a window behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -270,6 +300,9 @@ pub struct Resume {
     /// Counts the connections of this client from 1; one that isn't above what the host has seen comes too late. 0: another client.
     #[prost(uint32, tag = "4")]
     pub attempt: u32,
+    /// Of an Attach: received is up to where this client has sent stdin, consumed from where on it keeps that. Absent where it has sent none.
+    #[prost(message, optional, tag = "10")]
+    pub stdin: ::core::option::Option<Position>,
 }
 /// How far the host is with a job's stdin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -302,6 +335,9 @@ pub struct Detached {
     /// Why, for people.
     #[prost(string, tag = "1")]
     pub text: ::prost::alloc::string::String,
+    /// It is detached: it goes on without any connection, and can be asked for by its id.
+    #[prost(bool, tag = "2")]
+    pub detached: bool,
 }
 /// The client has the receipt of a job, and has checked it: the host may forget the job.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -464,6 +500,9 @@ pub struct Receipt {
     /// Fingerprint of the connection's host key, as ssh-keygen -l prints it; empty where the connection has none.
     #[prost(string, tag = "42")]
     pub host_key_fingerprint: ::prost::alloc::string::String,
+    /// What became of a detached job's output at the host; absent for any other job.
+    #[prost(message, optional, tag = "50")]
+    pub spool: ::core::option::Option<SpoolReport>,
     #[prost(oneof = "receipt::Outcome", tags = "2, 3, 4")]
     pub outcome: ::core::option::Option<receipt::Outcome>,
 }
@@ -478,6 +517,27 @@ pub mod receipt {
         #[prost(message, tag = "4")]
         Signaled(super::Signaled),
     }
+}
+/// What became of a detached job's output at the host.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpoolReport {
+    /// What was to be done at the limit.
+    #[prost(enumeration = "OnFull", tag = "1")]
+    pub on_full: i32,
+    /// Bytes of each stream that were to be kept.
+    #[prost(uint64, tag = "2")]
+    pub limit: u64,
+    /// The limit was reached, and that was done.
+    #[prost(bool, tag = "3")]
+    pub was_full: bool,
+    /// The command was held back since the disk was full.
+    #[prost(bool, tag = "4")]
+    pub disk_was_full: bool,
+    /// Offsets from which on the streams are kept.
+    #[prost(uint64, tag = "5")]
+    pub stdout_start: u64,
+    #[prost(uint64, tag = "6")]
+    pub stderr_start: u64,
 }
 /// What a job did to its session.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -559,7 +619,7 @@ pub struct Ask {
     /// Chosen by the client; comes back.
     #[prost(uint32, tag = "1")]
     pub number: u32,
-    #[prost(oneof = "ask::Question", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "ask::Question", tags = "2, 3, 4, 5, 20, 21, 22, 23, 24, 25, 26, 27")]
     pub question: ::core::option::Option<ask::Question>,
 }
 /// Nested message and enum types in `Ask`.
@@ -574,7 +634,188 @@ pub mod ask {
         EndSession(super::EndSession),
         #[prost(message, tag = "5")]
         Complete(super::Complete),
+        #[prost(message, tag = "20")]
+        ListJobs(super::ListJobs),
+        #[prost(message, tag = "21")]
+        FindJob(super::FindJob),
+        #[prost(message, tag = "22")]
+        ReadLog(super::ReadLog),
+        #[prost(message, tag = "23")]
+        SignalJob(super::SignalJob),
+        #[prost(message, tag = "24")]
+        StopJob(super::StopJob),
+        #[prost(message, tag = "25")]
+        ForgetJob(super::ForgetJob),
+        #[prost(message, tag = "26")]
+        DetachJob(super::DetachJob),
+        #[prost(message, tag = "27")]
+        RenewJob(super::RenewJob),
     }
+}
+/// A job, as it is now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobInfo {
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(enumeration = "JobState", tag = "7")]
+    pub state: i32,
+    /// Nanoseconds since the Unix epoch, host's clock.
+    #[prost(uint64, tag = "8")]
+    pub started_unix_ns: u64,
+    /// How long it runs, or ran.
+    #[prost(uint64, tag = "9")]
+    pub wall_ns: u64,
+    #[prost(uint64, tag = "10")]
+    pub pid: u64,
+    /// Offsets from which on its output is kept, and up to which it is there.
+    #[prost(uint64, tag = "11")]
+    pub stdout_start: u64,
+    #[prost(uint64, tag = "12")]
+    pub stdout_end: u64,
+    #[prost(uint64, tag = "13")]
+    pub stderr_start: u64,
+    #[prost(uint64, tag = "14")]
+    pub stderr_end: u64,
+    #[prost(enumeration = "OnFull", tag = "15")]
+    pub on_full: i32,
+    #[prost(uint64, tag = "16")]
+    pub spool_limit: u64,
+    /// 0: none.
+    #[prost(uint64, tag = "17")]
+    pub lease_ms: u64,
+    /// It has a terminal: its output is shown as it is.
+    #[prost(bool, tag = "18")]
+    pub terminal: bool,
+    /// How it ended, once it has; without its statement.
+    #[prost(message, optional, tag = "19")]
+    pub receipt: ::core::option::Option<Receipt>,
+    /// What runs; a long one is cut in a list.
+    #[prost(oneof = "job_info::Command", tags = "3, 4, 5")]
+    pub command: ::core::option::Option<job_info::Command>,
+}
+/// Nested message and enum types in `JobInfo`.
+pub mod job_info {
+    /// What runs; a long one is cut in a list.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Command {
+        #[prost(bytes, tag = "3")]
+        Line(::prost::alloc::vec::Vec<u8>),
+        #[prost(message, tag = "4")]
+        Argv(super::Argv),
+        #[prost(message, tag = "5")]
+        LoginShell(super::LoginShell),
+    }
+}
+/// The jobs of this user and key. Answered by JobList.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListJobs {
+}
+// In the questions below, job names one: by its id, 32 hexadecimal digits, by the beginning of one that no other has, or by its
+// name, which is that of the job that runs, or else of the last one. Another's job is absent.
+
+/// Answered by JobList with that one; with wait_ms only when it is over, or after so many milliseconds, 60 s at the most. Waiting renews its lease.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FindJob {
+    #[prost(string, tag = "1")]
+    pub job: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub wait_ms: u32,
+}
+/// Reads what a detached job has printed. Answered by Log.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadLog {
+    #[prost(string, tag = "1")]
+    pub job: ::prost::alloc::string::String,
+    /// STDOUT, STDERR, or UNSPECIFIED: both, in the order in which the host read them.
+    #[prost(enumeration = "Stream", tag = "2")]
+    pub stream: i32,
+    /// Where to begin: an offset of the stream; of both, a count of the bytes of either, from what was read first.
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+    /// Bytes at the most; 0, or more than the host gives at once: as many as that.
+    #[prost(uint32, tag = "4")]
+    pub max_bytes: u32,
+    /// Where there is nothing yet, the answer waits for as many milliseconds, 60 s at the most. Waiting renews its lease.
+    #[prost(uint32, tag = "5")]
+    pub wait_ms: u32,
+    /// Begin so many lines before the end instead; offset doesn't count. 0: no.
+    #[prost(uint64, tag = "6")]
+    pub tail_lines: u64,
+}
+/// A signal for a detached job's process group, by its name without SIG. Answered by JobList with that one, as for the four below.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignalJob {
+    #[prost(string, tag = "1")]
+    pub job: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub signal: ::prost::alloc::string::String,
+}
+/// Ends a detached job: SIGTERM, after the host's grace time SIGKILL.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StopJob {
+    #[prost(string, tag = "1")]
+    pub job: ::prost::alloc::string::String,
+}
+/// Removes a detached job that is over, its output and its receipt.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetJob {
+    #[prost(string, tag = "1")]
+    pub job: ::prost::alloc::string::String,
+}
+/// Detaches a job that isn't. Its client gets Detached.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DetachJob {
+    #[prost(string, tag = "1")]
+    pub job: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub detach: ::core::option::Option<Detach>,
+}
+/// The lease of a detached job begins anew.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewJob {
+    #[prost(string, tag = "1")]
+    pub job: ::prost::alloc::string::String,
+    /// Its length from now on, in milliseconds; 0: as it was.
+    #[prost(uint64, tag = "2")]
+    pub lease_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobList {
+    /// The last one first.
+    #[prost(message, repeated, tag = "1")]
+    pub jobs: ::prost::alloc::vec::Vec<JobInfo>,
+    /// There are more, older ones.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+}
+/// Bytes of one stream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogPiece {
+    #[prost(enumeration = "Stream", tag = "1")]
+    pub stream: i32,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub bytes: ::prost::alloc::vec::Vec<u8>,
+}
+/// What a detached job has printed. Where its first piece begins behind what was asked for, what lay between was dropped.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Log {
+    #[prost(message, repeated, tag = "1")]
+    pub pieces: ::prost::alloc::vec::Vec<LogPiece>,
+    /// Offset from which on there is something: of the stream; 0 of both.
+    #[prost(uint64, tag = "2")]
+    pub start: u64,
+    /// Where to go on.
+    #[prost(uint64, tag = "3")]
+    pub next: u64,
+    /// There is no more, and nothing will come.
+    #[prost(bool, tag = "4")]
+    pub over: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SessionList {
@@ -594,7 +835,7 @@ pub struct Completions {
 pub struct Answer {
     #[prost(uint32, tag = "1")]
     pub number: u32,
-    #[prost(oneof = "answer::Answer", tags = "2, 3, 4")]
+    #[prost(oneof = "answer::Answer", tags = "2, 3, 4, 20, 21")]
     pub answer: ::core::option::Option<answer::Answer>,
 }
 /// Nested message and enum types in `Answer`.
@@ -608,6 +849,47 @@ pub mod answer {
         /// It can't be answered.
         #[prost(message, tag = "4")]
         Refused(super::NotStarted),
+        #[prost(message, tag = "20")]
+        Jobs(super::JobList),
+        #[prost(message, tag = "21")]
+        Log(super::Log),
+    }
+}
+/// What the host does when it keeps as much of a detached job's stream as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum OnFull {
+    /// As WAIT.
+    Unspecified = 0,
+    /// The command is held back.
+    Wait = 1,
+    /// The command is ended.
+    Kill = 2,
+    /// The oldest output is dropped.
+    DropOldest = 3,
+}
+impl OnFull {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ON_FULL_UNSPECIFIED",
+            Self::Wait => "ON_FULL_WAIT",
+            Self::Kill => "ON_FULL_KILL",
+            Self::DropOldest => "ON_FULL_DROP_OLDEST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ON_FULL_UNSPECIFIED" => Some(Self::Unspecified),
+            "ON_FULL_WAIT" => Some(Self::Wait),
+            "ON_FULL_KILL" => Some(Self::Kill),
+            "ON_FULL_DROP_OLDEST" => Some(Self::DropOldest),
+            _ => None,
+        }
     }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -812,6 +1094,45 @@ impl CompletionKind {
             "COMPLETION_KIND_COMMAND" => Some(Self::Command),
             "COMPLETION_KIND_VARIABLE" => Some(Self::Variable),
             "COMPLETION_KIND_DIRECTORY" => Some(Self::Directory),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum JobState {
+    Unspecified = 0,
+    /// It is detached, and runs.
+    Running = 1,
+    /// It is over; receipt says how.
+    Ended = 2,
+    /// Nobody can know how it ended; receipt says why.
+    Lost = 3,
+    /// A client has started it and waits for it, or may come back: it isn't detached.
+    Attached = 4,
+}
+impl JobState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "JOB_STATE_UNSPECIFIED",
+            Self::Running => "JOB_STATE_RUNNING",
+            Self::Ended => "JOB_STATE_ENDED",
+            Self::Lost => "JOB_STATE_LOST",
+            Self::Attached => "JOB_STATE_ATTACHED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "JOB_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "JOB_STATE_RUNNING" => Some(Self::Running),
+            "JOB_STATE_ENDED" => Some(Self::Ended),
+            "JOB_STATE_LOST" => Some(Self::Lost),
+            "JOB_STATE_ATTACHED" => Some(Self::Attached),
             _ => None,
         }
     }

@@ -304,8 +304,18 @@ impl Server {
 
     /// Closes the channel of a job that goes on elsewhere. Frames for it that are still on their way are ignored.
     pub fn detach(&mut self, channel: u32, text: &str) {
+        self.push_detached(channel, text, false);
+    }
+
+    /// Closes the channel of a job that is detached, and goes on without any.
+    pub fn detached(&mut self, channel: u32, text: &str) {
+        self.push_detached(channel, text, true);
+    }
+
+    fn push_detached(&mut self, channel: u32, text: &str, detached: bool) {
         if self.jobs.remove(&channel).is_some() {
-            push(&mut self.out, Kind::Detached, channel, &proto::Detached { text: text.to_owned() });
+            let message = proto::Detached { text: text.to_owned(), detached };
+            push(&mut self.out, Kind::Detached, channel, &message);
         }
     }
 
@@ -560,6 +570,10 @@ impl Server {
             return Err(malformed("its job id isn't 16 bytes"));
         }
         match &start.command {
+            None if start.attach.is_some() && start.resume.is_some() => {}
+            _ if start.attach.is_some() => {
+                return Err(malformed("it attaches and has a command, or no place"));
+            }
             None => return Err(malformed("it has no command")),
             Some(proto::start::Command::Argv(argv)) if argv.arguments.is_empty() => {
                 return Err(malformed("its argument vector is empty"));

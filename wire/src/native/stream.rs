@@ -13,12 +13,14 @@ pub struct Outgoing {
     stopped: bool,
     /// The receiver has yet to say where it goes on.
     held: bool,
+    /// Wherever that is: this side has sent nothing.
+    anywhere: bool,
 }
 
 impl Outgoing {
     /// A stream at offset 0 that may send up to `limit`.
     pub fn new(limit: u64) -> Self {
-        Outgoing { sent: 0, consumed: 0, limit, ended: false, stopped: false, held: false }
+        Outgoing { sent: 0, consumed: 0, limit, ended: false, stopped: false, held: false, anywhere: false }
     }
 
     /// A stream that goes on at offset `sent` on a new connection, with a window behind `consumed`.
@@ -31,10 +33,17 @@ impl Outgoing {
         Outgoing { ended: false, held: true, ..self }
     }
 
+    /// A stream that others have sent before: it goes on wherever its receiver is.
+    pub(super) fn anywhere() -> Self {
+        Outgoing { held: true, anywhere: true, ..Outgoing::new(0) }
+    }
+
     /// The receiver goes on where it says.
     pub(super) fn handle_position(&mut self, at: &proto::StdinPosition, window: u64) -> Result<(), Fault> {
         let (kept, sent) = (self.consumed, self.sent);
-        if !(kept..=sent).contains(&at.received) || at.consumed > at.received {
+        // Where the receiver wants no more of it, it may have had it from others since.
+        let is_free = self.anywhere || at.stopped;
+        if !is_free && !(kept..=sent).contains(&at.received) || at.consumed > at.received {
             return Err(Fault::WrongResume { at: at.received, kept, sent });
         }
         let consumed = at.consumed.max(kept);

@@ -1,0 +1,10 @@
+//! Detached commands: `remora jobs`, and the verbs in the folder of this name.
+
+mod ask;
+pub(crate) mod attach;
+mod end;
+pub(crate) mod list;
+pub(crate) mod logs;
+pub(crate) mod start;
+pub(crate) mod verbs;
+pub(crate) mod wait;

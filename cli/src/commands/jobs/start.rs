@@ -1,0 +1,76 @@
+//! `remora exec --detach`.
+
+use remora_client::{Class, Connection, Finished, Job, JobError, Outcome, Request, outcome_of, proto};
+
+use super::super::ending::{job_id, lost, not_started};
+use super::super::{outage, receipt};
+use crate::arguments::{Exec, OnFull};
+use crate::printable::escape;
+use crate::terminal::{Failure, print};
+
+/// What the request asks for besides.
+pub(in super::super) fn prepare(exec: &Exec, request: &mut Request) {
+    let detaching = &exec.detaching;
+    if !detaching.detach {
+        return;
+    }
+    request.stdin = detaching.open_stdin;
+    request.detach = Some(proto::Detach {
+        name: detaching.name.clone().unwrap_or_default(),
+        spool_limit: detaching.spool_limit.unwrap_or(0),
+        on_full: match detaching.on_full {
+            None => proto::OnFull::Unspecified,
+            Some(OnFull::Wait) => proto::OnFull::Wait,
+            Some(OnFull::Kill) => proto::OnFull::Kill,
+            Some(OnFull::DropOldest) => proto::OnFull::DropOldest,
+        } as i32,
+        lease_ms: detaching
+            .lease
+            .map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1)),
+    });
+}
+
+/// Starts the command, and prints its id once the host has it. The inner error is a user that isn't accepted.
+///
+/// # Errors
+/// It was not started, or nobody knows.
+pub(in super::super) async fn start(
+    connection: &Connection,
+    name: &str,
+    request: &Request,
+    watch: &mut outage::Watch,
+) -> Result<Result<Outcome, ()>, Failure> {
+    let id = job_id(name)?;
+    let job: Job = connection.start(id, request.clone()).map_err(|error| not_started(name, &error))?;
+    let shown = escape(name);
+    let result: Result<Finished, JobError> = tokio::select! {
+        biased;
+        result = job.wait() => result,
+        never = async { watch.show(&shown, || {}).await; std::future::pending().await } => never,
+    };
+    match result {
+        Err(JobError::Detached(_)) => {
+            let text = receipt::hex(&id) + "\n";
+            print(&text).map(|()| Ok(Outcome::Exited(0))).map_err(|error| {
+                let text = format!(
+                    "can't write standard output: {error}; the command runs, its id is {}",
+                    text.trim()
+                );
+                Failure::new(Class::Internal, name, text)
+            })
+        }
+        Err(JobError::Denied) => Ok(Err(())),
+        Err(error) => {
+            let hint = format!("remora jobs tells whether it runs; its id would be {}", receipt::hex(&id));
+            Err(lost(name, &error).with_hint(hint))
+        }
+        Ok(finished) => {
+            let outcome = outcome_of(&finished.receipt);
+            let text = match &finished.receipt.outcome {
+                Some(proto::receipt::Outcome::NotStarted(why)) => escape(&why.text),
+                _ => "the host ran the command without detaching it".to_owned(),
+            };
+            Err(Failure { outcome, target: shown, text, hint: None, told: false })
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! Detached commands: `remora exec --detach`, and the verbs that ask for them afterwards.
+
+use std::fs;
+use std::process::Command;
+
+use remora_testkit::{children, eventually, group_members};
+use serde_json::Value;
+
+use crate::bench::{Client, Done, Home, PATIENCE, Server, run, run_on_terminal, signal};
+
+fn server_with(home: &Home, flags: &[&str]) -> Server {
+    if !home.path("host_key").exists() {
+        home.make_key("host_key", "ed25519", "");
+    }
+    // A server that is started anew has the same address there, and another port.
+    let socket = target(home);
+    let mut command = Server::command_to_leave(home, &["host_key"], "state");
+    command.args(["--listen", "native://127.0.0.1:0", "--listen", &socket]).args(flags);
+    let server = Server::spawn(home, command);
+    home.write(".ssh/known_hosts", &server.known_line(home, "host_key"));
+    server
+}
+
+fn server(home: &Home) -> Server {
+    server_with(home, &["--stop-jobs"])
+}
+
+fn target(home: &Home) -> String {
+    format!("unix:{}", home.path("s").display())
+}
+
+/// Starts a line detached, and gives its id.
+fn detach(home: &Home, options: &[&str], line: &str) -> String {
+    let target = target(home);
+    let done = run(home.exec([&["--detach"], options, &[&target, line]].concat())).ended(0);
+    let id = done.out().trim_end().to_owned();
+    assert!(id.len() == 32 && done.out().len() == 33, "{:?}", done.out());
+    assert_eq!(done.err(), "");
+    id
+}
+
+/// `remora VERB TARGET JOB` and what follows.
+fn verb(home: &Home, words: &[&str]) -> Done {
+    let mut command = home.remora();
+    command.arg(words[0]).arg(target(home)).args(&words[1..]);
+    run(command)
+}
+
+fn jobs(home: &Home) -> Vec<Value> {
+    let done = verb(home, &["jobs", "--json"]).ended(0);
+    let object: Value = serde_json::from_str(&done.out()).unwrap();
+    object["jobs"].as_array().unwrap().clone()
+}
+
+/// Kills the process that serves, and waits for the next one.
+fn kill_front(home: &Home, server: &Server) {
+    let first = server.front();
+    signal(first, "KILL");
+    eventually(PATIENCE, "another front", || {
+        // The dead one's socket may live for as long as the last of its threads.
+        server.front() != first && std::os::unix::net::UnixStream::connect(home.path("s")).is_ok()
+    });
+}
+
+#[test]
+fn a_detached_command_outlives_its_client_and_its_front_and_nothing_is_lost() {
+    let home = Home::with_key();
+    let server = server(&home);
+    let go = home.path("go");
+    let line = format!(
+        "seq 1 200000; echo warned >&2; while [ ! -e {} ]; do sleep 0.02; done; seq 200001 300000; exit 7",
+        go.display()
+    );
+    let id = detach(&home, &[], &line);
+    let list = jobs(&home);
+    assert_eq!(
+        (list.len(), list[0]["id"].as_str(), list[0]["state"].as_str()),
+        (1, Some(&*id), Some("running"))
+    );
+    assert_eq!(list[0]["command"]["line"], line);
+    kill_front(&home, &server);
+    server.wait_for_log("detached job taken up");
+    fs::write(&go, "").unwrap();
+    verb(&home, &["wait", &id[..8]]).ended(7);
+    let whole: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
+    let done = verb(&home, &["logs", &id]).ended(0);
+    assert!(done.stdout == whole.as_bytes() && done.err() == "warned\n", "{} bytes", done.stdout.len());
+    let object: Value = serde_json::from_str(&verb(&home, &["wait", "--json", &id]).ended(7).out()).unwrap();
+    assert_eq!(object["stdout"]["length"], whole.len());
+    assert_eq!(object["stdout"]["blake3"], blake3::hash(whole.as_bytes()).to_hex().as_str());
+    assert_eq!((&object["spool"]["was_full"], &object["proven"]), (&Value::Bool(false), &Value::Bool(true)));
+    // Its keeper is gone, and its folder isn't until it is forgotten.
+    let folders = || crate::keepers::jobs(&home);
+    assert_eq!(folders(), 1);
+    kill_front(&home, &server);
+    verb(&home, &["wait", &id]).ended(7);
+    verb(&home, &["forget", &id]).ended(0);
+    assert_eq!(folders(), 0);
+    verb(&home, &["logs", &id]).complained(196, "remora: unix:", "no detached job of yours");
+}
+
+#[test]
+fn a_server_that_is_stopped_and_another_one_take_it_over() {
+    let home = Home::with_key();
+    let mut first = server_with(&home, &[]);
+    let id = detach(&home, &[], "echo before; sleep 1; echo behind; exit 3");
+    first.signal("TERM");
+    assert_eq!(first.wait().code(), Some(0));
+    let _second = server(&home);
+    verb(&home, &["wait", &id]).ended(3);
+    assert_eq!(verb(&home, &["logs", &id]).ended(0).out(), "before\nbehind\n");
+}
+
+#[test]
+fn logs_give_any_part_in_the_order_in_which_it_was_read() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    let line = "for i in 1 2 3; do echo out$i; sleep 0.1; echo err$i >&2; sleep 0.1; done";
+    let id = detach(&home, &[], line);
+    // Followed while it runs, to its end.
+    let done = verb(&home, &["logs", "--follow", &id]).ended(0);
+    assert_eq!((done.out().as_str(), done.err().as_str()), ("out1\nout2\nout3\n", "err1\nerr2\nerr3\n"));
+    let out = |words: &[&str]| verb(&home, &[&["logs", &id], words].concat()).ended(0).out();
+    assert_eq!(out(&["--stream", "stdout", "--since-offset", "7"]), "t2\nout3\n");
+    assert_eq!(out(&["--stream", "stdout", "--tail", "1"]), "out3\n");
+    assert_eq!(out(&["--stream", "stdout", "--max-bytes", "4"]), "out1");
+    let mut order = String::new();
+    let mut next = 0;
+    loop {
+        let at = next.to_string();
+        let text = out(&["--json", "--max-bytes", "7", "--since-offset", &at]);
+        let object: Value = serde_json::from_str(&text).unwrap();
+        for piece in object["pieces"].as_array().unwrap() {
+            order.push_str(piece["data"].as_str().unwrap());
+        }
+        next = object["next"].as_u64().unwrap();
+        if object["over"] == true {
+            break;
+        }
+    }
+    assert_eq!(order, "out1\nerr1\nout2\nerr2\nout3\nerr3\n");
+    let text = out(&["--json", "--tail", "2"]);
+    let object: Value = serde_json::from_str(&text).unwrap();
+    let data: Vec<&str> =
+        object["pieces"].as_array().unwrap().iter().map(|piece| piece["data"].as_str().unwrap()).collect();
+    assert_eq!(data.concat(), "out3\nerr3\n");
+}
+
+#[test]
+fn a_limit_holds_back_ends_or_drops_and_the_receipt_says_which() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    let options = |on_full| ["--spool-limit", "100k", "--on-full", on_full];
+    let held = detach(&home, &options("wait"), "head -c 3000000 /dev/zero");
+    eventually(PATIENCE, "it is held back", || verb(&home, &["jobs"]).ended(0).out().contains("held back"));
+    let done = verb(&home, &["stop", &held]).ended(0);
+    assert!(done.err().contains("killed by SIGTERM"), "{}", done.err());
+    let done = verb(&home, &["wait", &held]).ended(143);
+    assert!(done.err().contains("(stop)") && done.err().contains("held back"), "{}", done.err());
+
+    let ended = detach(&home, &options("kill"), "exec cat /dev/zero");
+    let done = verb(&home, &["wait", &ended]).ended(143);
+    assert!(done.err().contains("limit: spool") && done.err().contains("ended for it"), "{}", done.err());
+    assert_eq!(verb(&home, &["logs", &ended]).ended(0).stdout.len(), 100 * 1024);
+
+    let dropped = detach(&home, &options("drop-oldest"), "seq 1 100000");
+    let done = verb(&home, &["wait", &dropped]).ended(0);
+    assert!(done.err().contains("the oldest output was dropped"), "{}", done.err());
+    let whole: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
+    let done = verb(&home, &["logs", "--stream", "stdout", &dropped]).ended(0);
+    assert!(whole.ends_with(&done.out()) && done.stdout.len() > 80 * 1024, "{}", done.stdout.len());
+    assert!(done.err().contains("stdout from offset 0 to "), "{}", done.err());
+}
+
+#[test]
+fn names_and_short_ids_mean_one_job_and_never_another_owners() {
+    let home = Home::with_key();
+    let server = server(&home);
+    let id = detach(&home, &["--name", "build"], "sleep 1000");
+    let second = run(home.exec(["--detach", "--name", "build", &target(&home), "true"]));
+    second.complained(196, "remora: unix:", &format!("a job named build runs already: {id}"));
+    verb(&home, &["forget", "build"]).complained(196, "remora: unix:", "stop it first");
+    verb(&home, &["signal", "build", "SIGKILL"]).ended(0);
+    verb(&home, &["wait", "build"]).ended(137);
+    let next = detach(&home, &["--name", "build"], "exit 5");
+    verb(&home, &["wait", "build"]).ended(5);
+    for _ in 0..16 {
+        detach(&home, &[], "true");
+    }
+    let ids: Vec<String> = jobs(&home).iter().map(|job| job["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), 18);
+    let shared = ids.iter().find(|id| ids.iter().filter(|other| other[..1] == id[..1]).count() > 1).unwrap();
+    let done = verb(&home, &["wait", &shared[..1]]);
+    done.complained(196, "remora: unix:", "several jobs have ids that begin with");
+
+    // Who has come by another way, here with a key, sees nothing of it.
+    let mut command = home.remora();
+    command.args(["wait", &server.target(), &next]);
+    run(command).complained(196, "remora: 127.0.0.1:", "no detached job of yours");
+    let mut command = home.remora();
+    command.args(["jobs", "--json", &server.target()]);
+    assert!(run(command).ended(0).out().contains("\"jobs\":[]"));
+}
+
+#[test]
+fn a_lease_that_nobody_renews_ends_its_command() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    let id = detach(&home, &["--lease", "600ms"], "echo $$; sleep 1000 & sleep 1000");
+    let start = std::time::Instant::now();
+    while start.elapsed() < std::time::Duration::from_millis(1500) {
+        verb(&home, &["renew", &id]).ended(0);
+    }
+    assert_eq!(jobs(&home)[0]["state"], "running");
+    eventually(PATIENCE, "it is ended", || jobs(&home)[0]["state"] == "ended");
+    let done = verb(&home, &["wait", &id]).ended(143);
+    assert!(done.err().contains("(lease)"), "{}", done.err());
+    let group = verb(&home, &["logs", &id]).ended(0).out().trim().parse().unwrap();
+    assert!(group_members(group).is_empty());
+    // Who waits renews it.
+    let id = detach(&home, &["--lease", "300ms"], "sleep 1.2; exit 4");
+    verb(&home, &["wait", &id]).ended(4);
+}
+
+#[test]
+fn a_killed_keeper_is_told_and_what_was_printed_stays() {
+    let home = Home::with_key();
+    let server = server(&home);
+    let id = detach(&home, &[], "echo $$; sleep 1000");
+    let logs = || verb(&home, &["logs", &id]).ended(0).out();
+    eventually(PATIENCE, "its number", || logs().ends_with('\n'));
+    let group: i32 = logs().trim().parse().unwrap();
+    let all = children(server.pid());
+    let keeper = all.into_iter().find(|keeper| children(*keeper).contains(&group)).expect("a keeper");
+    signal(keeper, "KILL");
+    let done = verb(&home, &["wait", &id]).ended(198);
+    assert!(done.err().contains("keeper lost"), "{}", done.err());
+    assert_eq!(logs(), format!("{group}\n"));
+    eventually(PATIENCE, "its command is ended", || group_members(group).is_empty());
+    kill_front(&home, &server);
+    assert_eq!(verb(&home, &["wait", &id]).ended(198).out(), "");
+    assert_eq!(jobs(&home)[0]["state"], "lost");
+}
+
+#[test]
+fn many_watch_a_command_and_the_last_one_types() {
+    let home = Home::with_key();
+    let server = server(&home);
+    let line = "echo hello; echo warned >&2; while read -r line; do echo got $line; done; echo end; exit 6";
+    let id = detach(&home, &["--open-stdin"], line);
+    let attach = |options: &[&str]| {
+        let mut command = home.remora();
+        command.args(["attach"]).args(options).args([&target(&home), &id]);
+        Client::start(command)
+    };
+    let mut watchers: Vec<Client> = (0..3).map(|_| attach(&["--read-only"])).collect();
+    for watcher in &mut watchers {
+        assert_eq!(watcher.line(), "hello");
+    }
+    let typed = |options: &[&str], input: &str| {
+        let mut command = home.remora();
+        command.args(["attach"]).args(options).args([&target(&home), &id]);
+        command.stdin(std::process::Stdio::piped());
+        let mut client = Client::start(command);
+        std::io::Write::write_all(&mut client.child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        client
+    };
+    // The end of what one types is not the end of what can be typed.
+    let mut first = typed(&["--live"], "one\n");
+    assert_eq!(first.line(), "got one");
+    signal(first.pid(), "QUIT");
+    let done = first.finish().ended(0);
+    assert!(done.err().contains("the command goes on"), "{}", done.err());
+    // What went before is told from any offset.
+    let mut second = typed(&["--since-offset", "6"], "two\n");
+    assert_eq!(second.line(), "got one");
+    assert_eq!(second.line(), "got two");
+    for watcher in &mut watchers {
+        assert_eq!((watcher.line(), watcher.line()), ("got one".to_owned(), "got two".to_owned()));
+    }
+    // The server is started anew meanwhile: all come back, and go on where they were.
+    kill_front(&home, &server);
+    let third = typed(&["--end-input", "--live"], "three\n");
+    let done = third.finish().ended(6);
+    assert_eq!(done.out(), "got three\nend\n");
+    for client in watchers.into_iter().chain([second]) {
+        let done = client.finish().ended(6);
+        assert_eq!(done.out(), "got three\nend\n");
+        assert!(done.err().starts_with("warned\n"), "{}", done.err());
+    }
+    let log = verb(&home, &["logs", &id]).ended(0);
+    assert_eq!(log.out(), "hello\ngot one\ngot two\ngot three\nend\n");
+}
+
+#[test]
+fn a_flood_is_watched_whole_by_a_slow_watcher_and_a_fast_one() {
+    let home = Home::with_key();
+    let server = server(&home);
+    let id = detach(&home, &[], "sleep 0.3; head -c 20000000 /dev/zero | tr '\\0' x");
+    let attach = || {
+        let mut command = home.remora();
+        command.args(["attach", "--read-only", &target(&home), &id]);
+        Client::start(command)
+    };
+    // One that reads nothing until the other has all.
+    let (slow, fast) = (attach(), attach());
+    assert_eq!(fast.finish().ended(0).stdout.len(), 20_000_000);
+    kill_front(&home, &server);
+    let done = slow.finish().ended(0);
+    assert!(done.stdout.len() == 20_000_000 && done.stdout.iter().all(|byte| *byte == b'x'));
+}
+
+#[test]
+fn those_that_are_over_are_kept_for_a_number_and_a_time() {
+    let home = Home::with_key();
+    let config = home.write("config.toml", "max_detached_kept = 2\n");
+    let first = server_with(&home, &["--stop-jobs", "--config", config.to_str().unwrap()]);
+    let runs = detach(&home, &[], "sleep 1000");
+    let ids: Vec<String> = (0..4)
+        .map(|_| {
+            let id = detach(&home, &[], "echo out");
+            verb(&home, &["wait", &id]).ended(0);
+            id
+        })
+        .collect();
+    // It is looked at as a server starts, and now and then.
+    kill_front(&home, &first);
+    eventually(PATIENCE, "the oldest are gone", || jobs(&home).len() == 3);
+    let mut left: Vec<String> =
+        jobs(&home).iter().map(|job| job["id"].as_str().unwrap().to_owned()).collect();
+    left.sort();
+    let mut expected = vec![runs, ids[2].clone(), ids[3].clone()];
+    expected.sort();
+    assert_eq!(left, expected);
+    home.write("config.toml", "detached_kept_seconds = 0\n");
+    kill_front(&home, &first);
+    eventually(PATIENCE, "all that are over are gone", || jobs(&home).len() == 1);
+    assert_eq!(crate::keepers::jobs(&home), 1);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_full_disk_refuses_new_ones_and_harms_none_that_runs() {
+    let home = Home::with_key();
+    let state = home.path("state");
+    fs::create_dir(&state).unwrap();
+    let mount = |command: &mut Command| assert!(command.status().unwrap().success());
+    mount(Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs"]).arg(&state));
+    let unmounted = Unmounted(state.clone());
+    let server = server(&home);
+    let id = detach(&home, &[], "head -c 20000000 /dev/zero | tr '\\0' x; echo end");
+    let length = || jobs(&home)[0]["stdout"]["end"].as_u64().unwrap();
+    let mut last = 0;
+    eventually(PATIENCE, "the disk is full", || {
+        let now = length();
+        let is_full = now > 10_000_000 && now == std::mem::replace(&mut last, now);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        is_full
+    });
+    let done = run(home.exec(["--detach", &target(&home), "true"]));
+    done.complained(194, "remora: unix:", "no room to keep a detached command's output");
+    // Commands that are not detached need room, too, for a record: whatever comes of them, the one that runs is unharmed.
+    assert_eq!(jobs(&home)[0]["state"], "running");
+    mount(Command::new("mount").args(["-o", "remount,size=64m"]).arg(&state));
+    let done = verb(&home, &["wait", &id]).ended(0);
+    assert!(done.err().contains("disk was full"), "{}", done.err());
+    let done = verb(&home, &["logs", &id]).ended(0);
+    assert!(done.stdout.len() == 20_000_004 && done.stdout.ends_with(b"xend\n"), "{}", done.stdout.len());
+    drop(server);
+    drop(unmounted);
+}
+
+/// A file system that is taken away again.
+struct Unmounted(std::path::PathBuf);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_job_that_was_there_before_a_reboot_is_told_as_lost_by_it() {
+    let home = Home::with_key();
+    let mut first = server_with(&home, &[]);
+    let id = detach(&home, &[], "echo $$; sleep 1000");
+    let logs = || verb(&home, &["logs", &id]).ended(0).out();
+    eventually(PATIENCE, "its number", || logs().ends_with('\n'));
+    let group: i32 = logs().trim().parse().unwrap();
+    let keeper = children(first.pid()).into_iter().find(|keeper| children(*keeper).contains(&group)).unwrap();
+    first.signal("TERM");
+    first.wait();
+    // All its processes are gone, and the boot is another.
+    signal(keeper, "KILL");
+    signal(-group, "KILL");
+    let folder = fs::read_dir(home.path("state/jobs")).unwrap().next().unwrap().unwrap().path();
+    let mut record = fs::read(folder.join("record")).unwrap();
+    record[5..21].fill(7);
+    fs::write(folder.join("record"), record).unwrap();
+    let _second = server(&home);
+    let done = verb(&home, &["wait", &id]).ended(198);
+    assert!(done.err().contains("lost at reboot"), "{}", done.err());
+    assert!(verb(&home, &["jobs"]).ended(0).out().contains("lost at reboot"));
+    assert_eq!(logs(), format!("{group}\n"));
+    verb(&home, &["forget", &id]).ended(0);
+}
+
+#[test]
+fn a_terminal_is_attached_to_and_left_by_a_key() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    let id = detach(&home, &["-tt"], "echo ready; read x; echo got $x; read y; echo then $y; exit 9");
+    let mut attach = home.remora();
+    attach.args(["attach", &target(&home), &id]);
+    let done = run_on_terminal(&home, &attach, &[("ready", "hello"), ("got hello", "\u{1c}")]).ended(0);
+    assert!(done.out().contains("the command goes on"), "{}", done.out());
+    assert_eq!(jobs(&home)[0]["state"], "running");
+    let done = run_on_terminal(&home, &attach, &[("got hello", "again")]);
+    assert!(done.out().contains("then again"), "{}", done.out());
+    verb(&home, &["wait", &id]).ended(9);
+}

@@ -1,0 +1,68 @@
+//! What this server notes of a detached job in the job's folder, so that each later one knows whose it is and what it tells of it.
+
+use prost::Message;
+use remora_wire::native::proto;
+
+use crate::job::Subject;
+pub(crate) use crate::record::Owner;
+
+/// The note, as it is written. Numbers of fields are never used anew.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Note {
+    /// Its owner: the account, and what they logged in with.
+    #[prost(string, tag = "1")]
+    pub(crate) user: String,
+    #[prost(string, tag = "2")]
+    pub(crate) authority: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) id: Vec<u8>,
+    #[prost(string, tag = "4")]
+    pub(crate) name: String,
+    /// The start message, without what may be secret or matters to its connection alone.
+    #[prost(message, optional, tag = "5")]
+    pub(crate) start: Option<proto::Start>,
+    #[prost(bytes = "vec", tag = "6")]
+    pub(crate) working_directory: Vec<u8>,
+    /// BLAKE3 of the request.
+    #[prost(bytes = "vec", tag = "7")]
+    pub(crate) request: Vec<u8>,
+    #[prost(uint64, tag = "8")]
+    pub(crate) started_unix_ns: u64,
+    #[prost(uint64, tag = "9")]
+    pub(crate) pid: u64,
+}
+
+impl Note {
+    pub(crate) fn new(owner: &Owner, start: &proto::Start, request: [u8; 32], subject: &Subject) -> Self {
+        Note {
+            user: owner.user.clone(),
+            authority: owner.authority.clone(),
+            id: start.job_id.clone(),
+            name: start.detach.as_ref().map(|detach| detach.name.clone()).unwrap_or_default(),
+            start: Some(proto::Start {
+                environment: Vec::new(),
+                epoch: Vec::new(),
+                resume: None,
+                ..start.clone()
+            }),
+            working_directory: subject.working_directory.clone(),
+            request: request.to_vec(),
+            started_unix_ns: crate::job::unix_ns(std::time::SystemTime::now()),
+            pid: 0,
+        }
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        Owner { user: self.user.clone(), authority: self.authority.clone() }
+    }
+
+    pub(crate) fn subject(&self) -> Subject {
+        let start = self.start.clone().unwrap_or_default();
+        Subject {
+            job_id: self.id.clone(),
+            user: self.user.clone(),
+            working_directory: self.working_directory.clone(),
+            evidence: crate::evidence::Evidence::new(&start),
+        }
+    }
+}

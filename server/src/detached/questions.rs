@@ -1,0 +1,224 @@
+//! Questions about detached jobs, and what is asked of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use remora_engine::{EndReason, LogPiece, Output, Signal};
+use remora_identity::Authenticated;
+use remora_wire::native::proto;
+use tokio::time::{Instant, timeout_at};
+
+use super::{DetachedJobs, Entry, Looking, Owner};
+use crate::job;
+use crate::settings::Settings;
+
+/// Bytes of one answer at the most: less than a message may have.
+const MOST: usize = 512 * 1024;
+
+/// How long an answer may be waited for.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+type Answer = Result<proto::answer::Answer, proto::NotStarted>;
+
+/// Answers a question, if it is about jobs.
+pub(crate) fn reply(
+    ask: &proto::Ask,
+    who: &Authenticated,
+    settings: &Arc<Settings>,
+) -> Option<impl Future<Output = proto::answer::Answer> + Send + 'static + use<>> {
+    use proto::ask::Question;
+    let question = ask.question.clone()?;
+    let is_ours = matches!(
+        question,
+        Question::ListJobs(_)
+            | Question::FindJob(_)
+            | Question::ReadLog(_)
+            | Question::SignalJob(_)
+            | Question::StopJob(_)
+            | Question::ForgetJob(_)
+            | Question::DetachJob(_)
+            | Question::RenewJob(_)
+    );
+    if !is_ours {
+        return None;
+    }
+    let permitted = settings.policy.permit(who, ()).map_err(|refusal| job::refused(&refusal));
+    let (owner, settings) = (Owner::of(who), Arc::clone(settings));
+    Some(async move {
+        let answer = match permitted {
+            Ok(_) => answer(question, &owner, &settings).await,
+            Err(why) => Err(why),
+        };
+        answer.unwrap_or_else(proto::answer::Answer::Refused)
+    })
+}
+
+async fn answer(question: proto::ask::Question, owner: &Owner, settings: &Arc<Settings>) -> Answer {
+    use proto::ask::Question;
+    let jobs: &DetachedJobs = &settings.detached;
+    let one = |entry: &Entry| Ok(list(vec![entry.info(settings, true)], false));
+    match question {
+        Question::ListJobs(_) => {
+            let (mut told, mut size, mut more) = (Vec::new(), 0, false);
+            for entry in jobs.list(owner) {
+                let info = entry.info(settings, false);
+                size += prost::Message::encoded_len(&info) + 8;
+                more = size > MOST;
+                if more {
+                    break;
+                }
+                told.push(info);
+            }
+            Ok(list(told, more))
+        }
+        Question::FindJob(find) => {
+            let entry = jobs.find(owner, &find.job)?;
+            until(&entry, find.wait_ms, |entry| entry.over().is_some()).await;
+            one(&entry)
+        }
+        Question::ReadLog(read) => {
+            let entry = jobs.find(owner, &read.job)?;
+            self::read(entry, read).await
+        }
+        Question::SignalJob(ask) => {
+            let entry = jobs.find(owner, &ask.job)?;
+            let signal = Signal::from_name(&ask.signal).ok_or_else(|| {
+                let name: String = ask.signal.chars().take(32).collect();
+                refused(&format!("the host knows no signal {}", name.escape_debug()))
+            })?;
+            let Some(job) = entry.running() else { return Err(refused("the job is over")) };
+            job.signal(signal);
+            one(&entry)
+        }
+        Question::StopJob(ask) => {
+            let entry = jobs.find(owner, &ask.job)?;
+            entry.close(EndReason::Stop);
+            one(&entry)
+        }
+        Question::ForgetJob(ask) => {
+            let entry = jobs.find(owner, &ask.job)?;
+            if entry.over().is_none() {
+                return Err(refused("the job runs: stop it first"));
+            }
+            let info = entry.info(settings, true);
+            jobs.forget(&settings.engine, &entry)
+                .map_err(|error| internal(&format!("its folder can't be removed: {error}")))?;
+            Ok(list(vec![info], false))
+        }
+        Question::RenewJob(ask) => {
+            let entry = jobs.find(owner, &ask.job)?;
+            if entry.over().is_some() {
+                return Err(refused("the job is over"));
+            }
+            entry.renew((ask.lease_ms > 0).then(|| Duration::from_millis(ask.lease_ms)));
+            one(&entry)
+        }
+        _ => Err(job::unsuitable(proto::NotStartedClass::Incompatible, "this host knows no answer to that")),
+    }
+}
+
+fn refused(text: &str) -> proto::NotStarted {
+    job::unsuitable(proto::NotStartedClass::Refused, text)
+}
+
+fn internal(text: &str) -> proto::NotStarted {
+    job::unsuitable(proto::NotStartedClass::Internal, text)
+}
+
+fn list(jobs: Vec<proto::JobInfo>, more: bool) -> proto::answer::Answer {
+    proto::answer::Answer::Jobs(proto::JobList { jobs, more })
+}
+
+/// Waits until something is so, for the time that was asked for.
+async fn until(entry: &Arc<Entry>, wait_ms: u32, is_so: impl Fn(&Entry) -> bool) {
+    if wait_ms == 0 {
+        return;
+    }
+    let _looking = Looking::at(entry);
+    let end = Instant::now() + Duration::from_millis(wait_ms.into()).min(LONGEST_WAIT);
+    loop {
+        let changed = entry.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        if is_so(entry) || timeout_at(end, changed).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read(entry: Arc<Entry>, ask: proto::ReadLog) -> Answer {
+    let output = match ask.stream() {
+        proto::Stream::Unspecified => None,
+        proto::Stream::Stdout => Some(Output::Stdout),
+        proto::Stream::Stderr => Some(Output::Stderr),
+        proto::Stream::Stdin => return Err(refused("what was typed into a job is not kept")),
+    };
+    let most = usize::try_from(ask.max_bytes).unwrap_or(MOST);
+    let most = if most == 0 { MOST } else { most.min(MOST) };
+    let mut from = ask.offset;
+    if ask.tail_lines > 0 {
+        let (log, is_over) = (entry.log.clone(), entry.over().is_some());
+        from = blocking(move || log.tail(output, ask.tail_lines, is_over)).await?;
+    }
+    let end = Instant::now() + Duration::from_millis(ask.wait_ms.into()).min(LONGEST_WAIT);
+    let looking = (ask.wait_ms > 0).then(|| Looking::at(&entry));
+    let log = loop {
+        let changed = entry.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let (log, is_over) = (entry.log.clone(), entry.over().is_some());
+        let read = blocking(move || match output {
+            Some(output) => {
+                let start = log.start(output)?;
+                let part = log.read(output, from.max(start), most)?;
+                // What was dropped while it was read is gone on behind.
+                let at = from.max(start);
+                let next = if at < part.start { part.start } else { at + part.bytes.len() as u64 };
+                let over = is_over && next >= part.end;
+                let piece = LogPiece { output, offset: at, bytes: part.bytes };
+                Ok((vec![piece], part.start, next, over))
+            }
+            None => {
+                let (pieces, next) = log.read_both(from, most, is_over)?;
+                let over = is_over && next == from;
+                Ok((pieces, 0, next, over))
+            }
+        })
+        .await?;
+        let (_, _, next, over) = read;
+        if next > from || over || timeout_at(end, changed).await.is_err() {
+            break read;
+        }
+    };
+    drop(looking);
+    let (pieces, start, next, over) = log;
+    let pieces = pieces.into_iter().filter(|piece| !piece.bytes.is_empty());
+    Ok(proto::answer::Answer::Log(proto::Log {
+        pieces: pieces
+            .map(|piece| proto::LogPiece {
+                stream: match piece.output {
+                    Output::Stdout => proto::Stream::Stdout,
+                    Output::Stderr => proto::Stream::Stderr,
+                } as i32,
+                offset: piece.offset,
+                bytes: piece.bytes,
+            })
+            .collect(),
+        start,
+        next,
+        over,
+    }))
+}
+
+/// Does what reads files, on another thread.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, proto::NotStarted> {
+    let failed =
+        |error: &dyn std::fmt::Display| internal(&format!("what the job printed can't be read: {error}"));
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(error) => Err(failed(&error)),
+    }
+}

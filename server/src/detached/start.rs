@@ -1,0 +1,122 @@
+//! The start of a detached job: once, whoever asks for it how often, and answered when it is on the disk.
+
+use std::sync::Arc;
+
+use remora_engine::{DetachedJob, DetachedState, JobKey, JobRequest, Limits};
+use remora_identity::Permitted;
+use remora_wire::native::proto;
+use rustix::io::Errno;
+
+use super::{DetachedJobs, Entry, Note, Owner, lock};
+use crate::job;
+use crate::settings::Settings;
+
+/// A start that is asked for.
+pub(crate) struct Begun {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) note: Note,
+    /// The host has said that it has the job.
+    pub(crate) is_known: bool,
+    pub(crate) permitted: Permitted<JobRequest>,
+    pub(crate) limits: Limits,
+}
+
+/// What makes a detached job this one, to the engine.
+pub(crate) fn key(owner: &Owner, id: &[u8]) -> JobKey {
+    let mut hasher = blake3::Hasher::new_derive_key("remora detached job 2026");
+    for part in [owner.user.as_bytes(), owner.authority.as_bytes(), id] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    let mut key = [0; 16];
+    hasher.finalize_xof().fill(&mut key);
+    JobKey(key)
+}
+
+/// Gives back the place of a start, whatever comes of it.
+struct Starting<'a> {
+    jobs: &'a DetachedJobs,
+    place: (Owner, Vec<u8>, String),
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        lock(&self.jobs.inner).starting.remove(&self.place);
+        self.jobs.begun.notify_waiters();
+    }
+}
+
+/// Starts it, or finds it.
+///
+/// # Errors
+/// Why it isn't there.
+pub(crate) async fn begin(begun: Begun) -> Result<Arc<Entry>, proto::NotStarted> {
+    let Begun { settings, note, is_known, permitted, limits } = begun;
+    let jobs = Arc::clone(&settings.detached);
+    let owner = note.owner();
+    let place = (owner.clone(), note.id.clone(), note.name.clone());
+    let refused = |text: &str| job::unsuitable(proto::NotStartedClass::Refused, text);
+    let starting = loop {
+        let begun = jobs.begun.notified();
+        tokio::pin!(begun);
+        begun.as_mut().enable();
+        {
+            let mut inner = lock(&jobs.inner);
+            if let Some(entry) = inner.jobs.get(&(owner.clone(), note.id.clone())) {
+                return same(entry.clone(), &note);
+            }
+            let is_near = |(its, id, name): &(Owner, Vec<u8>, String)| {
+                *its == owner && (*id == note.id || !name.is_empty() && *name == note.name)
+            };
+            if !inner.starting.iter().any(is_near) {
+                let runs = inner.jobs.values().find(|entry| {
+                    let named = !note.name.is_empty() && entry.note.name == note.name;
+                    named && entry.note.owner() == owner && entry.over().is_none()
+                });
+                if let Some(first) = runs {
+                    return Err(refused(&format!("a job named {} runs already: {}", note.name, first.id())));
+                }
+                inner.starting.insert(place.clone());
+                break Starting { jobs: &jobs, place };
+            }
+        }
+        begun.await;
+    };
+    if is_known {
+        return Err(job::unsuitable(
+            proto::NotStartedClass::Unknown,
+            "the host knows nothing of the job any more",
+        ));
+    }
+    let key = key(&owner, &note.id);
+    let engine = Arc::clone(&settings.engine);
+    // It is answered when it is on the disk, which may take its time.
+    let detached = note.start.as_ref().and_then(|start| start.detach.as_ref()).map(super::plan);
+    let (asked, told) = (engine.clone(), prost::Message::encode_to_vec(&note));
+    let made = tokio::task::spawn_blocking(move || match asked.start(permitted, limits, Arc::new(|| {})) {
+        Ok(job) => {
+            let (detached, state) = (detached.unwrap_or_default(), DetachedState::Running(job));
+            Ok(Some(DetachedJob { key, note: told, detached, state }))
+        }
+        // The server before this one has begun it, and gone.
+        Err(error) if error.errno == Some(Errno::EXIST.raw_os_error()) => Ok(asked.detached_job(key)),
+        Err(error) => Err(job::not_started(&error)),
+    });
+    let internal = |text: &str| job::unsuitable(proto::NotStartedClass::Internal, text);
+    let found = made.await.map_err(|error| internal(&error.to_string()))??;
+    let found = found.ok_or_else(|| internal("the job is there, and its keeper doesn't answer"))?;
+    let entry = jobs
+        .add(&engine, found)
+        .map_err(|error| internal(&format!("what the job prints can't be read: {error}")))?;
+    drop(starting);
+    same(entry, &note)
+}
+
+/// The same request finds the job that it has started; another has no right to its id.
+fn same(entry: Arc<Entry>, note: &Note) -> Result<Arc<Entry>, proto::NotStarted> {
+    if entry.note.request == note.request {
+        Ok(entry)
+    } else {
+        Err(job::unsuitable(proto::NotStartedClass::Refused, "another job of yours has this id"))
+    }
+}
