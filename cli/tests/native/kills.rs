@@ -113,7 +113,8 @@ fn no_kill_of_a_front_or_a_warden_loses_a_byte_or_an_outcome_or_runs_anything_tw
     for id in home.text("ids").lines() {
         *times.entry(id.to_owned()).or_default() += 1;
     }
-    println!(
+    let _ = writeln!(
+        std::io::stderr(),
         "{fronts} fronts and {wardens} wardens killed: {} commands run, {} refused before they were sent",
         begun.len(),
         refused.load(Ordering::Relaxed)
