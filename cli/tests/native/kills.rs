@@ -50,7 +50,9 @@ fn one(home: &Home, target: &str, kind: usize, id: &str) -> bool {
         ),
     };
     let flags: &[&str] = if terminal { &["-tt"] } else { &[] };
-    let done = run(home.exec(flags.iter().copied().chain(["--heartbeat", "1s", target, line.as_str()])));
+    // Where a front dies between a receipt and the client's good-bye, the next one waits for so long for who has all of it already.
+    let more = ["--heartbeat", "1s", "--linger", "20s", target, line.as_str()];
+    let done = run(home.exec(flags.iter().copied().chain(more)));
     if done.status == 194 {
         return false;
     }
