@@ -109,8 +109,8 @@ fn cut_again_and_again(cuts: u64, all: u64) {
     }
     client.finish().ended(0);
     assert_eq!((at, proxy.left()), (all, 0));
-    let told = format!("{} connections, {} bytes passed for {all}\n", proxy.connections(), proxy.passed());
-    std::io::stdout().write_all(told.as_bytes()).unwrap();
+    let (connections, passed) = (proxy.connections(), proxy.passed());
+    let _ = writeln!(std::io::stderr(), "{connections} connections, {passed} bytes passed for {all}");
     assert!(proxy.connections() as u64 > cuts, "{} connections", proxy.connections());
     // Frames and records take less than a hundredth.
     let most = all + all / 100 + proxy.connections() as u64 * (WINDOW + 100_000);
