@@ -399,13 +399,17 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 
-    /// Give each command a keeper, a process of its own that outlives this one
+    /// End running commands when this is told to stop; without it they run on, and the next server on this state directory takes them up
+    #[arg(long)]
+    pub(crate) stop_jobs: bool,
+
+    /// Run commands as children of this process, as it was before there were keepers: to measure what those cost
+    #[arg(long, hide = true)]
+    pub(crate) no_keepers: bool,
+
+    /// Nothing: this is how it is
     #[arg(long, hide = true)]
     pub(crate) keepers: bool,
-
-    /// With --keepers: end running commands when this is told to stop
-    #[arg(long, hide = true, requires = "keepers")]
-    pub(crate) stop_jobs: bool,
 
     /// The socket to the warden that started this process, by its descriptor
     #[arg(long, hide = true, value_name = "FD")]

@@ -7,6 +7,7 @@ mod home;
 mod host_keys;
 mod log;
 mod modes;
+mod notify;
 mod printable;
 mod raw_mode;
 mod stdio;

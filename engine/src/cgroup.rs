@@ -1,5 +1,5 @@
-//! A cgroup (v2) around a job with a memory limit, where this process may make one. See cgroups(7) and
-//! `Documentation/admin-guide/cgroup-v2.rst` in the kernel.
+//! Where this process may make cgroups (v2): one around a job with a memory limit, and one around each keeper
+//! ([`Enclosure`](crate::enclosure::Enclosure)). See cgroups(7) and `Documentation/admin-guide/cgroup-v2.rst` in the kernel.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,18 +9,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::CgroupParent;
+use crate::enclosure::Enclosure;
+use crate::incarnation::Incarnation;
 
 /// A cgroup below which jobs' cgroups are made.
 #[derive(Debug)]
 pub(crate) struct Parent {
     path: PathBuf,
+    /// It hands the memory controller to its children.
+    hands_memory_on: bool,
     count: AtomicU64,
     /// Cgroups that background processes outlived; tried again with the next job.
     left: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl Parent {
-    /// The parent that the configuration means, if it can be used: it hands the memory controller to its children.
+    /// The parent that the configuration means, if it can be used: it hands the memory controller to its children, or is
+    /// delegated to this process, or named.
     pub(crate) fn find(config: &CgroupParent) -> Option<Self> {
         let candidates = match config {
             CgroupParent::Off => Vec::new(),
@@ -30,21 +35,34 @@ impl Parent {
                 std::iter::once(own).chain(above).collect()
             }),
         };
-        candidates.into_iter().find_map(|path| match hands_memory_on(&path) {
-            Ok(true) => Some(Parent { path, count: AtomicU64::new(0), left: Arc::default() }),
-            Ok(false) => None,
+        let with_memory = candidates.iter().find(|path| match hands_memory_on(path) {
+            Ok(hands_on) => hands_on,
             Err(error) => {
-                tracing::debug!(path = %path.display(), %error, "no cgroups for jobs");
-                None
+                tracing::debug!(path = %path.display(), %error, "no cgroups for memory limits");
+                false
             }
-        })
+        });
+        let is_ours = |path: &PathBuf| matches!(config, CgroupParent::At(_)) || is_delegated(path);
+        let hands_memory_on = with_memory.is_some();
+        let path =
+            with_memory.or_else(|| candidates.iter().find(|path| is_ours(path) && is_writable(path)))?;
+        Some(Parent { path: path.clone(), hands_memory_on, count: AtomicU64::new(0), left: Arc::default() })
     }
 
-    /// Makes a cgroup that may use so many bytes of memory, swap included.
-    pub(crate) fn limit_memory(&self, bytes: u64) -> io::Result<JobCgroup> {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a cgroup that may use so many bytes of memory, swap included; none where it has no such controller to hand on.
+    pub(crate) fn limit_memory(&self, bytes: u64) -> io::Result<Option<JobCgroup>> {
+        if !self.hands_memory_on {
+            return Ok(None);
+        }
         self.sweep();
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let path = self.path.join(format!("remora-{}-{number}", std::process::id()));
+        let own = i32::try_from(std::process::id()).ok().and_then(Incarnation::now);
+        let path = self.path.join(Enclosure::sister(own.ok_or(io::ErrorKind::NotFound)?, number));
         fs::create_dir(&path)?;
         let left = Arc::clone(&self.left);
         let made = (|| {
@@ -55,7 +73,7 @@ impl Parent {
             File::options().write(true).open(path.join("cgroup.procs"))
         })();
         match made {
-            Ok(procs) => Ok(JobCgroup { path, procs, left }),
+            Ok(procs) => Ok(Some(JobCgroup { path, procs, left })),
             Err(error) => {
                 let _ = fs::remove_dir(&path);
                 Err(error)
@@ -143,6 +161,10 @@ fn hands_memory_on(path: &Path) -> io::Result<bool> {
         // `DelegateSubgroup=` puts the server into a child of its own.
         fs::write(path.join("cgroup.subtree_control"), "+memory")?;
     }
-    // Asks for the permission to make children without making one.
-    Ok(rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok())
+    Ok(is_writable(path))
+}
+
+/// Asks for the permission to make children without making one.
+fn is_writable(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
 }

@@ -26,10 +26,14 @@ use crate::spawners::Spawners;
 use crate::state::{Pids, Shared, State};
 use crate::sys;
 use crate::terminal;
+use crate::tree::Tree;
 use crate::writer::Writer;
 
 /// The first pause between two looks at what is left of a process group that is ended; doubled each time.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
+
+/// A pause between two looks at what is left of a tree that is killed.
+const REST_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long the end of a runtime waits for a process that was just killed.
 const LAST_WAIT: Duration = Duration::from_millis(500);
@@ -55,6 +59,8 @@ pub(crate) struct Driver {
     /// Peak memory in bytes of the process that spawned it.
     pub(crate) floor: u64,
     pub(crate) killing: Killing,
+    /// What its process leaves behind, where that can be found.
+    pub(crate) tree: Option<Arc<Tree>>,
     pub(crate) timer: Option<Pin<Box<Sleep>>>,
     /// Streams that are read to nowhere.
     pub(crate) held: Arc<AtomicUsize>,
@@ -83,8 +89,12 @@ pub(crate) enum MemoryLimit {
 /// The way from SIGTERM to SIGKILL.
 #[derive(Default)]
 pub(crate) struct Killing {
+    /// Who has left the process group was asked to end, too.
+    asked: bool,
     /// SIGKILL was sent, or wasn't needed.
     done: bool,
+    /// Until when the rest of the tree is killed, while any of it is left.
+    rest: Option<Instant>,
     /// When a leader is killed that hasn't ended with its command.
     leader: Option<Instant>,
     /// A look at the process group that is under way.
@@ -198,7 +208,8 @@ impl Driver {
         let finished = state.exited
             && self.stdout.is_over()
             && self.stderr.is_over()
-            && (state.stopping.is_none() || self.killing.done);
+            && (state.stopping.is_none() || self.killing.done)
+            && self.killing.rest.is_none();
         (turn, finished)
     }
 
@@ -218,7 +229,12 @@ impl Driver {
     /// the group's number is still its own.
     fn enforce_stop(&mut self, state: &mut State, turn: &mut Turn, cx: &mut Context<'_>) {
         let Some(stopping) = state.stopping else { return };
+        // What a job that ended by itself has left in the background is let be.
+        let tree = self.tree.clone().filter(|_| stopping.reason.is_some());
         if self.killing.done {
+            if let Some(tree) = &tree {
+                self.kill_rest(tree, state, turn);
+            }
             match self.killing.leader.filter(|_| !state.exited) {
                 Some(at) if turn.now >= at => {
                     self.killing.leader = None;
@@ -229,10 +245,17 @@ impl Driver {
             }
             return;
         }
+        if let (Some(tree), false) = (&tree, std::mem::replace(&mut self.killing.asked, true)) {
+            tree.ask(self.shared.pids.command);
+        }
         let last = stopping.since + self.kill_grace;
-        if turn.now >= last || (state.exited && self.is_group_gone(turn, cx)) {
+        if turn.now >= last || (state.exited && self.is_all_gone(tree.as_ref(), turn, cx)) {
             state.signal(self.shared.pids, Signal::KILL);
             self.killing.done = true;
+            if let Some(tree) = &tree {
+                self.killing.rest = Some(turn.now + self.kill_grace.max(LAST_WAIT));
+                self.kill_rest(tree, state, turn);
+            }
             if state.command.is_some() && !state.exited {
                 let at = turn.now + self.kill_grace.max(LAST_WAIT);
                 self.killing.leader = Some(at);
@@ -243,8 +266,23 @@ impl Driver {
         }
     }
 
-    /// Looks for living members of the process group, off this thread, now and then.
-    fn is_group_gone(&mut self, turn: &mut Turn, cx: &mut Context<'_>) -> bool {
+    /// One look at what is left of the tree behind the process group, and SIGKILL for it.
+    fn kill_rest(&mut self, tree: &Tree, state: &State, turn: &mut Turn) {
+        let Some(until) = self.killing.rest else { return };
+        let is_left = tree.kill(self.shared.pids.child, state.exited);
+        if !is_left && state.exited {
+            self.killing.rest = None;
+        } else if turn.now >= until && state.exited {
+            // In a system call that nothing interrupts, or more of them by the moment.
+            tracing::error!(pid = self.shared.pids.command, "some processes of a job can't be ended");
+            self.killing.rest = None;
+        } else {
+            turn.look_at(turn.now + REST_PAUSE);
+        }
+    }
+
+    /// Looks for who is left in the process group, and in the rest of the tree, off this thread, now and then.
+    fn is_all_gone(&mut self, tree: Option<&Arc<Tree>>, turn: &mut Turn, cx: &mut Context<'_>) -> bool {
         let killing = &mut self.killing;
         if killing.look.is_none() {
             match killing.next_look {
@@ -254,8 +292,10 @@ impl Driver {
                 }
                 _ => {
                     let Pids { child, command } = self.shared.pids;
+                    let tree = tree.cloned();
                     killing.look = Some(tokio::task::spawn_blocking(move || {
                         group::has_living_member_in(command, Some(child))
+                            || tree.is_some_and(|tree| tree.has_others(child))
                     }));
                 }
             }
@@ -358,7 +398,7 @@ impl Driver {
             }
         });
         let [stdout, stderr] = lengths;
-        let session = self.session.take().map(|running| running.settle(how));
+        let session = self.session.take().map(|running| running.settle(how, None));
         self.shared.finish(Ended {
             how,
             stopped,

@@ -18,7 +18,7 @@ use crate::keeping::{DetachedJob, Found, JobKey, Keep, Keepers, Log, Start, Ward
 use crate::launch::{Launching, Unlaunched, launch};
 use crate::prepare::Prepared;
 use crate::request::{JobRequest, Limits};
-use crate::session::{self, Begun, Captures, Sessions};
+use crate::session::{self, Begun, Captures, Running, Sessions, Telling};
 use crate::spawners::{Spawners, Times};
 use crate::state::OnChange;
 use crate::sys;
@@ -46,14 +46,17 @@ enum Means {
 }
 
 impl Engine {
-    /// Makes an engine whose jobs have keepers, which a warden forks: they go on when this process ends. `state_dir` is the warden's.
+    /// Makes an engine whose jobs have keepers, which a warden forks: they go on when this process ends, and sessions are kept on the
+    /// disk. `state_dir` is the warden's.
     ///
     /// # Errors
-    /// Where `/dev/null` or the folder of jobs can't be opened.
+    /// Where `/dev/null`, the folder of jobs or the one of sessions can't be opened.
     pub fn with_keepers(config: EngineConfig, link: WardenLink, state_dir: &Path) -> io::Result<Self> {
         let keepers = Keepers::new(link, state_dir)?;
         let null = sys::above_stdio(OwnedFd::from(File::open("/dev/null")?))?;
-        Ok(Engine::by(config, null, None, Means::Keepers(keepers)))
+        let folder = state_dir.join("sessions");
+        let sessions = Sessions::kept(config.environment.clone(), config.sessions.clone(), folder)?;
+        Ok(Engine::by(config, null, None, Means::Keepers(keepers), sessions))
     }
 
     /// Makes an engine: opens `/dev/null`, looks for a cgroup to make cgroups in, sees to it that children can be waited for
@@ -72,11 +75,17 @@ impl Engine {
             null.as_fd(),
             Times { grace: config.kill_grace, patience: config.start_patience },
         )?;
-        Ok(Engine::by(config, null, cgroups, Means::Children(Arc::new(Mutex::new(spawners)))))
+        let sessions = Sessions::new(config.environment.clone(), config.sessions.clone());
+        Ok(Engine::by(config, null, cgroups, Means::Children(Arc::new(Mutex::new(spawners))), sessions))
     }
 
-    fn by(config: EngineConfig, null: OwnedFd, cgroups: Option<Parent>, means: Means) -> Self {
-        let sessions = Sessions::new(config.environment.clone(), config.sessions.clone());
+    fn by(
+        config: EngineConfig,
+        null: OwnedFd,
+        cgroups: Option<Parent>,
+        means: Means,
+        sessions: Sessions,
+    ) -> Self {
         let captures = Captures::new(config.capture_dir.clone());
         let (running, held) = (Arc::default(), Arc::default());
         Engine { config, cgroups, null, means, running, held, sessions, captures }
@@ -89,7 +98,15 @@ impl Engine {
     pub fn found(&self) -> io::Result<Vec<Found>> {
         match &self.means {
             Means::Children(_) => Ok(Vec::new()),
-            Means::Keepers(keepers) => keepers.found(),
+            Means::Keepers(keepers) => keepers.found(&self.sessions),
+        }
+    }
+
+    /// The job of a key that is taken ([`NotStarted::is_taken`]), if there is one: the server before has started it as it died.
+    pub fn find(&self, key: JobKey) -> Option<Found> {
+        match &self.means {
+            Means::Children(_) => None,
+            Means::Keepers(keepers) => keepers.find(key, &self.sessions),
         }
     }
 
@@ -144,6 +161,25 @@ impl Engine {
             Means::Children(_) => Ok(()),
             Means::Keepers(keepers) => keepers.remove(key),
         }
+    }
+
+    /// The time within which no job was forgotten whose client may come back, 16 bytes that stand for it. To be asked behind
+    /// [`Engine::found`]. With keepers it lasts beyond this process.
+    pub fn epoch(&self) -> [u8; 16] {
+        let kept = match &self.means {
+            Means::Children(_) => None,
+            Means::Keepers(keepers) => keepers.epoch().ok(),
+        };
+        kept.unwrap_or_else(fresh_epoch)
+    }
+
+    /// Ends it and begins the next, since a job is forgotten whose client may come back.
+    pub fn begin_epoch(&self) -> [u8; 16] {
+        let kept = match &self.means {
+            Means::Children(_) => None,
+            Means::Keepers(keepers) => keepers.begin_epoch().ok(),
+        };
+        kept.unwrap_or_else(fresh_epoch)
     }
 
     /// This process ends, and jobs that have keepers go on: from now on dropping one leaves it alone. Whether jobs have keepers.
@@ -206,8 +242,17 @@ impl Engine {
             return Err(NotStarted::new(Step::Account, Some(libc::EPERM), &account.name));
         }
         let (mut session, mut place) = (None, None);
+        let key = match request.key {
+            Some(key) => key,
+            None => JobKey::random().map_err(no_key)?,
+        };
         if let Some(its) = request.session.take() {
-            match session::begin(its, &mut request, &self.captures, &account) {
+            let captures = &self.captures;
+            let telling = match &self.means {
+                Means::Children(_) => Telling::Here(captures),
+                Means::Keepers(keepers) => Telling::Keeper { key, path: keepers.told_path(key), captures },
+            };
+            match session::begin(its, &mut request, telling, &account) {
                 Begun::Answered { stdout, status, change } => {
                     let is_terminal = request.terminal.is_some();
                     return Ok(answer::job(stdout, status, change, is_terminal, on_change, &self.running));
@@ -215,7 +260,6 @@ impl Engine {
                 Begun::Runs(running, its) => (session, place) = (Some(running), Some(its)),
             }
         }
-        let key = request.key;
         let (note, linger, detach) = (std::mem::take(&mut request.note), request.linger, request.detach);
         if detach.is_some() && !self.has_keepers() {
             return Err(NotStarted::bytes(Step::Keeper, None, b""));
@@ -233,6 +277,7 @@ impl Engine {
                     rings: None,
                     on_change,
                     session,
+                    tree: None,
                     spawners: Some(spawners),
                 };
                 launch(&prepared.order, &limits, launching, |plan| {
@@ -242,12 +287,14 @@ impl Engine {
             }
             Means::Keepers(keepers) => keepers.start(Keep {
                 start: Start {
-                    key: key.map_or_else(JobKey::random, Ok).map_err(no_key)?,
+                    key,
                     order: prepared.order.clone(),
                     limits,
                     linger,
                     note,
                     detach,
+                    session: session.as_ref().map(Running::note).unwrap_or_default(),
+                    tells: session.as_ref().is_some_and(Running::is_heard_by_keeper),
                 },
                 patience: self.config.start_patience,
                 on_change,
@@ -263,4 +310,9 @@ impl Engine {
 
 fn no_key(error: io::Error) -> NotStarted {
     NotStarted::bytes(Step::Keeper, error.raw_os_error(), b"")
+}
+
+fn fresh_epoch() -> [u8; 16] {
+    // Without random bytes no connection comes about either: its nonce needs them.
+    JobKey::random().map_or([0; 16], |JobKey(epoch)| epoch)
 }

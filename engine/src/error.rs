@@ -45,8 +45,11 @@ pub enum Step {
     /// The process that starts commands was killed, or hung in this start: whether the command ran for a moment isn't known.
     /// It doesn't run on.
     Spawner,
-    /// The process that was to keep the job: there was none, or it was killed before it said that the command runs.
+    /// The process that was to keep the job: there was none.
     Keeper,
+    /// The process that was to keep the job was killed, or hung, before it said that the command runs: whether it ran for a moment
+    /// isn't known. It doesn't run on.
+    KeeperLost,
     /// Files for the output of a detached job: no room for them, most likely.
     Spool,
     /// The file system can't forget the beginning of a file, so that the oldest output can't be dropped.
@@ -64,11 +67,13 @@ pub enum Blame {
     HostFull,
     /// A fault of this process.
     Internal,
+    /// Nobody knows whether it ran.
+    Unknown,
 }
 
 impl Step {
     /// All of them.
-    pub(crate) const ALL: [Step; 21] = [
+    pub(crate) const ALL: [Step; 22] = [
         Step::EmptyArgv,
         Step::NulByte,
         Step::EnvironmentName,
@@ -88,6 +93,7 @@ impl Step {
         Step::Runtime,
         Step::Spawner,
         Step::Keeper,
+        Step::KeeperLost,
         Step::Spool,
         Step::DropOldest,
     ];
@@ -114,6 +120,7 @@ impl Step {
             Step::Runtime => "runtime",
             Step::Spawner => "spawner",
             Step::Keeper => "keeper",
+            Step::KeeperLost => "keeper-lost",
             Step::Spool => "spool",
             Step::DropOldest => "drop-oldest",
         }
@@ -140,6 +147,9 @@ impl Step {
             Step::Runtime => "no runtime to drive the job",
             Step::Spawner => "the start hung, or the process that starts commands was killed",
             Step::Keeper => "no process could be had to keep the job",
+            Step::KeeperLost => {
+                "keeper lost: the process that was to keep the command was killed, or hung, as it started it"
+            }
             Step::Spool => "no room to keep a detached command's output",
             Step::DropOldest => "the file system of the state directory can't drop the oldest output",
         }
@@ -167,14 +177,23 @@ impl NotStarted {
         NotStarted::new(step, errno, OsStr::from_bytes(what))
     }
 
+    /// Whether it wasn't started because there is a job of its key.
+    pub fn is_taken(&self) -> bool {
+        self.step == Step::Keeper && self.errno == Some(libc::EEXIST)
+    }
+
     /// Whom it concerns.
     pub fn blame(&self) -> Blame {
         match self.step {
             Step::NotFound => Blame::NotFound,
-            Step::Descriptors | Step::TooManyProcesses | Step::Memory | Step::Terminal | Step::Spool => {
-                Blame::HostFull
-            }
-            Step::Account | Step::Session | Step::Runtime | Step::Spawner | Step::Keeper => Blame::Internal,
+            Step::Descriptors
+            | Step::TooManyProcesses
+            | Step::Memory
+            | Step::Terminal
+            | Step::Keeper
+            | Step::Spool => Blame::HostFull,
+            Step::Account | Step::Session | Step::Runtime | Step::Spawner => Blame::Internal,
+            Step::KeeperLost => Blame::Unknown,
             Step::EmptyArgv
             | Step::NulByte
             | Step::EnvironmentName

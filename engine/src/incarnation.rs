@@ -14,10 +14,12 @@ pub(crate) struct Incarnation {
 }
 
 /// What `/proc` says of a process.
-struct Stat {
-    is_dead: bool,
+pub(crate) struct Stat {
+    pub(crate) is_dead: bool,
+    pub(crate) parent: i32,
+    pub(crate) group: i32,
     session: i32,
-    started: u64,
+    pub(crate) started: u64,
 }
 
 impl Incarnation {
@@ -40,12 +42,17 @@ impl Incarnation {
 
     /// Kills it; whether it was there.
     pub(crate) fn kill(self) -> bool {
-        self.pidfd().is_some_and(|fd| pidfd_send_signal(fd, Signal::KILL).is_ok())
+        self.signal(Signal::KILL)
+    }
+
+    /// Sends it a signal; whether it was there.
+    pub(crate) fn signal(self, signal: Signal) -> bool {
+        self.pidfd().is_some_and(|fd| pidfd_send_signal(fd, signal).is_ok())
     }
 }
 
 impl Stat {
-    fn of(pid: i32) -> Option<Self> {
+    pub(crate) fn of(pid: i32) -> Option<Self> {
         let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
         // The command's name is in parentheses, and may hold anything.
         let name_end = text.iter().rposition(|byte| *byte == b')')?;
@@ -54,6 +61,8 @@ impl Stat {
         let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
         Some(Stat {
             is_dead: matches!(fields.first(), Some(&("Z" | "X" | "x"))),
+            parent: i32::try_from(number(1)?).ok()?,
+            group: i32::try_from(number(2)?).ok()?,
             session: i32::try_from(number(3)?).ok()?,
             started: number(19)?,
         })
@@ -84,13 +93,17 @@ pub(crate) fn kill_session(leader: Incarnation) -> usize {
     killed
 }
 
-/// The living processes of a session.
-fn members(session: i32) -> Vec<Incarnation> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
+/// All processes there are, those with the lower numbers first.
+pub(crate) fn all() -> impl Iterator<Item = (i32, Stat)> {
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    numbers
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
         .filter_map(|pid| Some((pid, Stat::of(pid)?)))
+}
+
+/// The living processes of a session.
+fn members(session: i32) -> Vec<Incarnation> {
+    all()
         .filter(|(_, stat)| stat.session == session && !stat.is_dead)
         .map(|(pid, stat)| Incarnation { pid, started: stat.started })
         .collect()

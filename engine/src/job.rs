@@ -164,6 +164,14 @@ impl Job {
         }
     }
 
+    /// Where the input ends, if that was said.
+    pub fn input_end(&self) -> Option<u64> {
+        match self.body() {
+            Body::Here(shared) => shared.lock().input.end(),
+            Body::Kept(kept) => kept.input_end(),
+        }
+    }
+
     /// Offset up to which input was written into the command's pipe, or discarded because it no longer reads.
     pub fn input_consumed(&self) -> u64 {
         match self.body() {

@@ -30,6 +30,7 @@ use crate::spawners::Spawners;
 use crate::state::{OnChange, Process, Shared};
 use crate::sys::{self, Failed, Plan, Spawned};
 use crate::terminal;
+use crate::tree::Tree;
 use crate::writer::Writer;
 
 /// What a job is launched with.
@@ -47,6 +48,8 @@ pub(crate) struct Launching<'a> {
     pub(crate) rings: Option<[Ring; 2]>,
     pub(crate) on_change: OnChange,
     pub(crate) session: Option<Running>,
+    /// What its process leaves behind, where that can be found.
+    pub(crate) tree: Option<Arc<Tree>>,
     /// What ends the job when it is dropped.
     pub(crate) spawners: Option<&'a Arc<Mutex<Spawners>>>,
 }
@@ -75,8 +78,9 @@ pub(crate) fn launch(
     launching: Launching<'_>,
     spawn: impl FnOnce(&Plan<'_>) -> Result<Spawned, Failed>,
 ) -> Result<Job, Unlaunched> {
-    let Launching { null, cgroups, config, running, held, runtime, rings, on_change, session, spawners } =
+    let Launching { null, cgroups, config, running, held, runtime, rings, on_change, session, .. } =
         launching;
+    let Launching { tree, spawners, .. } = launching;
     let Channels { ours, theirs, reports } = match &order.terminal {
         Some(terminal) => Channels::terminal(terminal)
             .map_err(|error| NotStarted::bytes(Step::Terminal, error.raw_os_error(), b""))?,
@@ -165,6 +169,7 @@ pub(crate) fn launch(
         }),
         floor: spawned.floor,
         killing: Killing::default(),
+        tree,
         timer: None,
         held: Arc::clone(held),
         session,
@@ -175,7 +180,7 @@ pub(crate) fn launch(
 
 fn cgroup(parent: Option<&Parent>, bytes: u64) -> Option<JobCgroup> {
     match parent?.limit_memory(bytes) {
-        Ok(cgroup) => Some(cgroup),
+        Ok(cgroup) => cgroup,
         Err(error) => {
             tracing::warn!(%error, "no cgroup for a job, its memory is limited by RLIMIT_AS");
             None

@@ -18,6 +18,7 @@ mod config;
 mod discard;
 mod drain;
 mod driver;
+mod enclosure;
 mod engine;
 mod environment;
 mod error;
@@ -41,6 +42,7 @@ mod spawners;
 mod state;
 pub mod sys;
 mod terminal;
+mod tree;
 mod writer;
 
 pub use config::{BaseEnvironment, CgroupParent, DrainRule, EngineConfig};
@@ -50,7 +52,7 @@ pub use group::has_living_member;
 pub use job::{Job, Progress};
 pub use keeping::{
     Detached, DetachedJob, DetachedState, Found, JobKey, Log, LogPart, LogPiece, OnFull, OnlyFront, Spooled,
-    Warden, WardenEnd, WardenError, WardenLink,
+    Stage, Warden, WardenEnd, WardenError, WardenLink,
 };
 pub use outcome::{EndReason, Ended, How, InputEnd, LimitKind, MemoryMeans, Outcome, OutputEnd, PeakMemory};
 pub use request::{JobRequest, Limits, Output, Program, Stdin, Terminal, WindowSize};

@@ -121,7 +121,7 @@ impl JobRequest {
             session: None,
             key: None,
             note: Vec::new(),
-            linger: Duration::from_secs(600),
+            linger: Duration::ZERO,
             detach: None,
         }
     }

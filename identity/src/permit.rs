@@ -34,6 +34,17 @@ pub enum Authority {
     Nothing,
 }
 
+impl Authority {
+    /// What tells it from every other, and stays the same from one version to the next: for who keeps things by it.
+    pub fn id(&self) -> String {
+        match self {
+            Authority::Key { fingerprint } => format!("key {fingerprint}"),
+            Authority::PeerUid(uid) => format!("uid {uid}"),
+            Authority::Nothing => "nothing".to_owned(),
+        }
+    }
+}
+
 impl std::fmt::Display for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

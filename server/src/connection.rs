@@ -22,7 +22,8 @@ use tracing::{debug, info, warn};
 use crate::attachment::{Attachment, Bell};
 use crate::detached::{Watching, reply};
 use crate::job::{self, Subject};
-use crate::registry::{Asked, Claim, Entry, Owner, end_unseen};
+use crate::record::{Owner, Record};
+use crate::registry::{Asked, Claim, Entry, Unbegun, end_unseen};
 use crate::serve::Phase;
 use crate::sessions::{self, Replied};
 use crate::settings::Settings;
@@ -339,7 +340,7 @@ impl Connection {
         let claim = match self.check(start, &settings) {
             Ok(()) => settings
                 .registry
-                .claim(&asked, &mut subject, |subject| self.begin(start, &settings, &place, subject)),
+                .claim(&asked, &mut subject, |record| self.begin(start, &settings, &place, record)),
             Err(why) => Claim::NotStarted(why),
         };
         let (entry, at) = match claim {
@@ -380,10 +381,10 @@ impl Connection {
         start: &proto::Start,
         settings: &Settings,
         place: &Attachment,
-        subject: &mut Subject,
-    ) -> Result<Job, proto::NotStarted> {
+        record: &mut Record,
+    ) -> Result<Job, Unbegun> {
         if self.draining {
-            return Err(job::unsuitable(proto::NotStartedClass::HostFull, "the server stops"));
+            return Err(job::unsuitable(proto::NotStartedClass::HostFull, "the server stops").into());
         }
         let session = match &start.session {
             Some(_) => Some(sessions::find(start.session.as_ref(), &self.who, settings)?.0),
@@ -397,16 +398,22 @@ impl Connection {
             Some(path) => here.join(std::ffi::OsStr::from_bytes(path)),
             None => here,
         };
-        subject.working_directory = here.as_os_str().as_bytes().to_vec();
-        let request = job::request(start, session)
+        record.subject.working_directory = here.as_os_str().as_bytes().to_vec();
+        let mut request = job::request(start, session)
             .ok_or_else(|| job::unsuitable(proto::NotStartedClass::Incompatible, "there is no command"))?;
+        request.key = Some(record.owner.key(&record.id));
+        request.note = record.note(start);
+        request.linger = record.linger;
         let permitted =
             settings.policy.permit(&self.who, request).map_err(|refusal| job::refused(&refusal))?;
         let limits = settings.limits.engine(job::timeout(start));
         let started = settings.engine.start(permitted, limits, place.observer());
-        let job = started.map_err(|error| job::not_started(&error))?;
+        let job = started.map_err(|error| match error.is_taken() {
+            true => Unbegun::Taken,
+            false => job::not_started(&error).into(),
+        })?;
         if job.is_in_root() {
-            subject.working_directory = b"/".to_vec();
+            record.subject.working_directory = b"/".to_vec();
         }
         Ok(job)
     }

@@ -12,6 +12,7 @@ use remora_identity::{Authenticated, Refusal};
 use remora_wire::native::proto;
 
 use crate::evidence::Evidence;
+use crate::lost;
 use crate::sessions;
 use crate::settings::Settings;
 
@@ -127,13 +128,7 @@ impl Subject {
                 signal: u32::try_from(signal.number()).unwrap_or(0),
                 core_dumped,
             }),
-            How::KeeperLost => proto::receipt::Outcome::NotStarted(proto::NotStarted {
-                class: proto::NotStartedClass::Unknown as i32,
-                step: "keeper".to_owned(),
-                errno: 0,
-                text: "keeper lost: the process that kept the command was killed, and what was left of the command is ended"
-                    .to_owned(),
-            }),
+            How::KeeperLost => lost::outcome(false),
             // Somebody else reaped the command: it ran, and how it ended can't be known.
             How::Unknown => proto::receipt::Outcome::NotStarted(proto::NotStarted {
                 class: proto::NotStartedClass::Internal as i32,
@@ -233,6 +228,7 @@ fn class(blame: Blame) -> proto::NotStartedClass {
         Blame::CannotExec => proto::NotStartedClass::CannotExec,
         Blame::HostFull => proto::NotStartedClass::HostFull,
         Blame::Internal => proto::NotStartedClass::Internal,
+        Blame::Unknown => proto::NotStartedClass::Unknown,
     }
 }
 
@@ -262,6 +258,7 @@ mod tests {
             (Blame::CannotExec, proto::NotStartedClass::CannotExec),
             (Blame::HostFull, proto::NotStartedClass::HostFull),
             (Blame::Internal, proto::NotStartedClass::Internal),
+            (Blame::Unknown, proto::NotStartedClass::Unknown),
         ] {
             assert_eq!(class(blame), told);
         }

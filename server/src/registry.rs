@@ -6,54 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use remora_engine::{EndReason, InputError, Job, Output};
-use remora_identity::{Authenticated, Authority};
-use remora_wire::limits;
+use remora_engine::{EndReason, Engine, Found, InputError, Job, JobKey, Output};
 use remora_wire::native::proto;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::info;
+use tracing::{error, info, warn};
 
 use crate::attachment::Attachment;
 use crate::job::{self, Subject};
+use crate::lost;
+use crate::record::{JobId, Owner, Record, request_digest};
 
 /// How long a job that nobody has come back for is kept once it is ended, for who comes late and wants to know.
 const KEPT: Duration = Duration::from_secs(600);
 /// How often the output of a job that nobody will see is thrown away.
 const DISCARD_PAUSE: Duration = Duration::from_millis(20);
-
-/// Who a job belongs to: ids are scoped to the account and what it was logged in with.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Owner {
-    user: String,
-    authority: Authority,
-}
-
-impl Owner {
-    pub(crate) fn of(who: &Authenticated) -> Self {
-        Owner { user: who.user().to_owned(), authority: who.authority().clone() }
-    }
-}
-
-/// A job's id.
-pub(crate) type JobId = [u8; limits::JOB_ID];
-
-/// All there is to know of a job besides its process: plain data, so that it can outlive this process, too.
-#[derive(Clone, Debug)]
-pub(crate) struct Record {
-    pub(crate) owner: Owner,
-    pub(crate) id: JobId,
-    pub(crate) subject: Subject,
-    /// BLAKE3 of the request (`request_digest`).
-    pub(crate) request: [u8; 32],
-    /// How long it is kept while nobody is attached.
-    pub(crate) linger: Duration,
-    /// The newest connection of its client that was seen.
-    pub(crate) attempt: u32,
-    /// Offset behind the last byte of stdin that has arrived.
-    pub(crate) stdin_received: u64,
-    /// The end of stdin has arrived.
-    pub(crate) stdin_ended: bool,
-}
 
 /// A job that is started, or is over and whose client may not know yet.
 pub(crate) struct Entry {
@@ -63,6 +29,8 @@ pub(crate) struct Entry {
 
 struct State {
     record: Record,
+    /// The newest connection of its client that was seen.
+    attempt: u32,
     /// Who is attached; nobody since, otherwise.
     attached: Result<Attachment, Instant>,
     /// Counts attachments and losses, so that a timer knows whether it is still meant.
@@ -93,16 +61,12 @@ impl Entry {
     /// # Errors
     /// As [`Job::write`].
     pub(crate) fn write(&self, offset: u64, bytes: Bytes) -> Result<(), InputError> {
-        let end = offset.saturating_add(bytes.len() as u64);
-        self.job.write(offset, bytes)?;
-        self.lock().record.stdin_received = end;
-        Ok(())
+        self.job.write(offset, bytes)
     }
 
     /// Ends the job's input.
     pub(crate) fn end_input(&self, length: u64) {
         let _ = self.job.end_input(length);
-        self.lock().record.stdin_ended = true;
     }
 }
 
@@ -126,40 +90,133 @@ pub(crate) struct Asked<'a> {
     pub(crate) place: &'a Attachment,
 }
 
+/// Why there is no job of a start.
+pub(crate) enum Unbegun {
+    /// Nothing of it has run, or may have; and why.
+    NotStarted(proto::NotStarted),
+    /// The server before has begun it.
+    Taken,
+}
+
+impl From<proto::NotStarted> for Unbegun {
+    fn from(why: proto::NotStarted) -> Self {
+        Unbegun::NotStarted(why)
+    }
+}
+
 /// The jobs of a server.
 pub(crate) struct Registry {
+    engine: Arc<Engine>,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     jobs: HashMap<(Owner, JobId), Arc<Entry>>,
-    epoch: [u8; 16],
+    /// Jobs whose keepers died while there was no server, and the requests they were started by.
+    lost: HashMap<(Owner, JobId), ([u8; 32], Lost)>,
+    /// None until it is asked for: which jobs there are is found out before.
+    epoch: Option<[u8; 16]>,
     /// Nobody can come back any more.
     stopping: bool,
 }
 
+/// What is known of a job that is lost.
+#[derive(Clone, Copy)]
+struct Lost {
+    key: JobKey,
+    rebooted: bool,
+}
+
+impl Lost {
+    fn told(self) -> proto::NotStarted {
+        lost::told(self.rebooted)
+    }
+}
+
 impl Registry {
-    pub(crate) fn new() -> Arc<Self> {
-        let inner = Inner { jobs: HashMap::new(), epoch: fresh_epoch(), stopping: false };
-        Arc::new(Registry { inner: Mutex::new(inner) })
+    pub(crate) fn new(engine: Arc<Engine>) -> Arc<Self> {
+        let inner = Inner { jobs: HashMap::new(), lost: HashMap::new(), epoch: None, stopping: false };
+        Arc::new(Registry { engine, inner: Mutex::new(inner) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time within which this host has forgotten no job that its client may ask for again: what its hello calls an epoch. Jobs
-    /// end with the server, so another run of it is another time.
+    /// The time within which this host has forgotten no job that its client may ask for again: what its hello calls an epoch.
     pub(crate) fn epoch(&self) -> [u8; 16] {
-        self.lock().epoch
+        self.epoch_of(&mut self.lock())
+    }
+
+    fn epoch_of(&self, inner: &mut Inner) -> [u8; 16] {
+        *inner.epoch.get_or_insert_with(|| self.engine.epoch())
+    }
+
+    /// Takes up the jobs of the servers before. Their clients have as long to come back as if they had lost their connections now.
+    pub(crate) fn take_up(self: &Arc<Self>) {
+        match self.engine.found() {
+            Ok(found) => found.into_iter().for_each(|found| drop(self.adopt(found))),
+            Err(error) => error!(%error, "the jobs of the server before can't be found"),
+        }
+    }
+
+    fn adopt(self: &Arc<Self>, found: Found) -> Option<Arc<Entry>> {
+        match found {
+            Found::Kept { key, note, job } => {
+                let Some(mut record) = Record::noted(&note) else {
+                    // Nobody can ask for it: a plain wire's, for one.
+                    info!(%key, pid = job.pid(), "a job that nobody can come back for; it is ended");
+                    end_unseen(job, Duration::ZERO, EndReason::ClientGone);
+                    return None;
+                };
+                info!(%key, pid = job.pid(), "job taken up");
+                if job.is_in_root() {
+                    record.subject.working_directory = b"/".to_vec();
+                }
+                let place = (record.owner.clone(), record.id);
+                let state = State { record, attempt: 0, attached: Err(Instant::now()), turn: 0 };
+                let entry = Arc::new(Entry { job, state: Mutex::new(state) });
+                self.lock().jobs.insert(place, entry.clone());
+                self.await_client(&entry, 0);
+                Some(entry)
+            }
+            Found::Lost { key, note, rebooted } => {
+                warn!(%key, rebooted, "job lost: its keeper is gone");
+                match Record::noted(&note) {
+                    Some(record) => self.mourn(record, Lost { key, rebooted }),
+                    None => self.engine.forget(key),
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Keeps in mind for a while that a job is lost, for its client, who may come and ask.
+    fn mourn(self: &Arc<Self>, record: Record, lost: Lost) {
+        let place = (record.owner, record.id);
+        self.lock().lost.insert(place.clone(), (record.request, lost));
+        let registry = self.clone();
+        tokio::spawn(async move {
+            sleep(record.linger.max(KEPT)).await;
+            if registry.lock().lost.remove(&place).is_some() {
+                registry.begin_epoch();
+                registry.engine.forget(lost.key);
+            }
+        });
+    }
+
+    /// A job is forgotten whose client may come back, and must not have it run anew then.
+    fn begin_epoch(&self) {
+        self.lock().epoch = Some(self.engine.begin_epoch());
     }
 
     /// Goes on with the job that a start names, or starts it. Never both, and never twice: the lock is held meanwhile.
     pub(crate) fn claim(
-        &self,
+        self: &Arc<Self>,
         asked: &Asked<'_>,
         subject: &mut Subject,
-        begin: impl FnOnce(&mut Subject) -> Result<Job, proto::NotStarted>,
+        begin: impl FnOnce(&mut Record) -> Result<Job, Unbegun>,
     ) -> Claim {
         let Ok(id) = JobId::try_from(asked.start.job_id.as_slice()) else {
             let text = "its job id isn't 16 bytes";
@@ -170,36 +227,54 @@ impl Registry {
         if let Some(entry) = inner.jobs.get(&key) {
             return attach(entry, asked);
         }
+        if let Some((request, lost)) = inner.lost.get(&key) {
+            return Claim::NotStarted(match *request == request_digest(asked.start) {
+                true => lost.told(),
+                false => another(),
+            });
+        }
         if let Some(resume) = &asked.start.resume
-            && (is_known(resume) || asked.start.epoch != inner.epoch)
+            && (is_known(resume) || asked.start.epoch != self.epoch_of(&mut inner))
         {
             return Claim::NotStarted(unknown("the host knows nothing of the job any more"));
         }
-        match begin(subject) {
+        let mut record = Record {
+            owner: asked.owner.clone(),
+            id,
+            subject: subject.clone(),
+            request: request_digest(asked.start),
+            linger: asked.linger,
+        };
+        let begun = begin(&mut record);
+        *subject = record.subject.clone();
+        match begun {
             Ok(job) => {
-                let record = Record {
-                    owner: asked.owner.clone(),
-                    id,
-                    subject: subject.clone(),
-                    request: request_digest(asked.start),
-                    linger: asked.linger,
-                    attempt: asked.start.resume.map_or(0, |resume| resume.attempt),
-                    stdin_received: 0,
-                    stdin_ended: asked.start.no_stdin,
-                };
-                let state = State { record, attached: Ok(asked.place.clone()), turn: 0 };
+                let attempt = asked.start.resume.map_or(0, |resume| resume.attempt);
+                let state = State { record, attempt, attached: Ok(asked.place.clone()), turn: 0 };
                 let entry = Arc::new(Entry { job, state: Mutex::new(state) });
                 inner.jobs.insert(key, entry.clone());
                 Claim::Started(entry)
             }
-            Err(why) => Claim::NotStarted(why),
+            Err(Unbegun::NotStarted(why)) => Claim::NotStarted(why),
+            Err(Unbegun::Taken) => {
+                drop(inner);
+                match self.engine.find(key.0.key(&id)).and_then(|found| self.adopt(found)) {
+                    Some(entry) => attach(&entry, asked),
+                    None => Claim::NotStarted(unknown("the job was begun, and can't be found")),
+                }
+            }
         }
     }
 
     /// Its client has the receipt.
     pub(crate) fn settle(&self, owner: &Owner, id: &[u8]) {
         if let Ok(id) = JobId::try_from(id) {
-            self.lock().jobs.remove(&(owner.clone(), id));
+            let key = (owner.clone(), id);
+            let mut inner = self.lock();
+            inner.jobs.remove(&key);
+            if let Some((_, lost)) = inner.lost.remove(&key) {
+                self.engine.forget(lost.key);
+            }
         }
     }
 
@@ -214,8 +289,8 @@ impl Registry {
 
     /// Its client may come back, and must not have it run anew then: the time in which nothing was forgotten is over.
     pub(crate) fn forget_unsettled(&self, entry: &Entry) {
+        self.begin_epoch();
         self.forget(entry);
-        self.lock().epoch = fresh_epoch();
     }
 
     /// Its connection is lost. It is kept for its linger time, with `most` others of its owner; the one that has waited longest makes room.
@@ -236,6 +311,12 @@ impl Registry {
         }
         info!(pid = entry.job.pid(), linger_s = linger.as_secs(), "a job's connection is lost; it is kept");
         self.make_room(&owner, most);
+        self.await_client(entry, turn);
+    }
+
+    /// Ends a job whose client doesn't come back within its linger time, and forgets it later.
+    fn await_client(self: &Arc<Self>, entry: &Arc<Entry>, turn: u64) {
+        let linger = entry.linger();
         let (registry, entry) = (self.clone(), Arc::downgrade(entry));
         tokio::spawn(async move {
             sleep(linger).await;
@@ -294,14 +375,13 @@ impl Registry {
 fn attach(entry: &Arc<Entry>, asked: &Asked<'_>) -> Claim {
     let mut state = entry.lock();
     if state.record.request != request_digest(asked.start) {
-        let text = "another job of yours has this id";
-        return Claim::NotStarted(job::unsuitable(proto::NotStartedClass::Refused, text));
+        return Claim::NotStarted(another());
     }
     let resume = asked.start.resume.unwrap_or_default();
     let late = match &asked.start.resume {
         // Sent on a connection that its client gave up since, or by a second client: no reason to take it from the first.
-        None => state.attached.is_ok() || state.record.attempt > 0,
-        Some(resume) => resume.attempt != 0 && resume.attempt <= state.record.attempt,
+        None => state.attached.is_ok() || state.attempt > 0,
+        Some(resume) => resume.attempt != 0 && resume.attempt <= state.attempt,
     };
     if late {
         return Claim::Elsewhere;
@@ -314,7 +394,7 @@ fn attach(entry: &Arc<Entry>, asked: &Asked<'_>) -> Claim {
             return Claim::NotStarted(unknown("the host no longer has the output from there on"));
         }
     }
-    if asked.start.resume.is_none() && (state.record.stdin_received > 0 || entry.job.input_consumed() > 0) {
+    if asked.start.resume.is_none() && entry.job.input_given() > 0 {
         return Claim::NotStarted(unknown("the job is there, and has had input"));
     }
     for (output, position) in positions {
@@ -324,12 +404,13 @@ fn attach(entry: &Arc<Entry>, asked: &Asked<'_>) -> Claim {
         before.take_away();
     }
     state.turn += 1;
-    state.record.attempt = resume.attempt.max(state.record.attempt);
+    state.attempt = resume.attempt.max(state.attempt);
     entry.job.observe(asked.place.observer());
+    let received = entry.job.input_given();
     let at = proto::StdinPosition {
-        received: state.record.stdin_received,
-        consumed: entry.job.input_consumed().min(state.record.stdin_received),
-        ended: state.record.stdin_ended,
+        received,
+        consumed: entry.job.input_consumed().min(received),
+        ended: entry.job.input_end().is_some() || asked.start.no_stdin,
         stopped: entry.job.input_closed() && !asked.start.no_stdin,
     };
     Claim::Resumed(entry.clone(), at)
@@ -345,17 +426,8 @@ fn unknown(text: &str) -> proto::NotStarted {
     job::unsuitable(proto::NotStartedClass::Unknown, text)
 }
 
-/// What is the same in each repetition of a start.
-pub(crate) fn request_digest(start: &proto::Start) -> [u8; 32] {
-    let same = proto::Start { resume: None, epoch: Vec::new(), ..start.clone() };
-    *blake3::hash(&prost::Message::encode_to_vec(&same)).as_bytes()
-}
-
-fn fresh_epoch() -> [u8; 16] {
-    let mut epoch = [0; 16];
-    // Without random bytes no connection comes about either: its nonce needs them.
-    let _ = rustix::rand::getrandom(epoch.as_mut_slice(), rustix::rand::GetRandomFlags::empty());
-    epoch
+fn another() -> proto::NotStarted {
+    job::unsuitable(proto::NotStartedClass::Refused, "another job of yours has this id")
 }
 
 /// Ends a job that nobody will see any more: it gets a moment to end by itself, then its process group is ended. What it still writes is

@@ -16,7 +16,6 @@ use tracing::{info, warn};
 use crate::admission::{Admission, Place};
 use crate::connection::chain;
 use crate::detached;
-use crate::found;
 use crate::handshake::{HandshakeError, serve_local, serve_tls};
 use crate::listen::{ListenUrl, Listener, Socket};
 use crate::plain;
@@ -70,7 +69,7 @@ pub async fn serve(
 ) {
     let (phase, phase_seen) = watch::channel(Phase::Serving);
     let engine = settings.borrow().engine.clone();
-    found::take_up(&engine, &phase_seen);
+    settings.borrow().registry.take_up();
     settings.borrow().detached.clone().take_up(&engine, &phase_seen);
     let collecting = tokio::spawn(detached::collect(settings.clone()));
     let shared = Shared { settings: settings.clone(), phase: phase_seen, admission: Admission::default() };

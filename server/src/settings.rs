@@ -154,8 +154,10 @@ impl Settings {
     }
 
     fn of(account: Account, engine: Engine) -> Self {
+        let engine = Arc::new(engine);
         Settings {
-            engine: Arc::new(engine),
+            registry: Registry::new(engine.clone()),
+            engine,
             policy: Policy::serving(account),
             host_keys: None,
             authorized_keys: Vec::new(),
@@ -172,7 +174,6 @@ impl Settings {
             stop_jobs: false,
             max_linger: Duration::from_secs(24 * 60 * 60),
             max_unattended: limits::JOBS as usize,
-            registry: Registry::new(),
             detached_kept_for: Duration::from_secs(7 * 24 * 60 * 60),
             detached_kept: 1000,
             detached: Arc::default(),

@@ -42,6 +42,17 @@ impl Belongings {
         self.assert_nothing_new_of(i32::try_from(std::process::id()).unwrap_or_default(), deadline);
     }
 
+    /// As [`Belongings::assert_nothing_new`], of another process, and of descriptors alone.
+    ///
+    /// # Panics
+    /// Where some are left at the deadline.
+    #[track_caller]
+    pub fn assert_no_new_descriptor_of(&self, pid: i32, deadline: Duration) {
+        eventually(deadline, "no descriptor is left", || {
+            Belongings::of(pid).descriptors.keys().all(|fd| self.descriptors.contains_key(fd))
+        });
+    }
+
     /// As [`Belongings::assert_nothing_new`], of another process.
     ///
     /// # Panics

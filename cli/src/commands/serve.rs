@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::arguments::Serve;
 use crate::printable::{chain, escape};
 use crate::terminal::{Failure, say};
-use crate::{home, log};
+use crate::{home, log, notify};
 
 /// Threads for what blocks, most of it reading authorized_keys and /proc: more than the readings that may hang.
 const BLOCKING_THREADS: usize = 32;
@@ -26,11 +26,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Serves until SIGTERM or SIGINT, the second of which ends running commands at once, and gives the process' exit status.
 ///
-/// With `--keepers` the process that is started is the warden: it starts this program anew, as the front, and that is what serves; and
-/// commands that run go on.
+/// The process that is started is the warden: it starts this program anew, as the front, and that is what serves. Commands go on when
+/// either ends, unless it is told to end them.
 pub(crate) fn run(flags: Serve) -> u8 {
     match flags.warden_link {
-        None if flags.keepers => watch(&flags).unwrap_or_else(|failure| {
+        None if !flags.no_keepers => watch(&flags).unwrap_or_else(|failure| {
             failure.print();
             exit_status(&failure.outcome, false)
         }),
@@ -51,11 +51,11 @@ fn watch(flags: &Serve) -> Result<u8, Failure> {
     let start = |link: i32| {
         let mut command = std::process::Command::new("/proc/self/exe");
         command.args(std::env::args_os().skip(1)).arg(format!("--warden-link={link}"));
-        command.arg0("remora");
+        command.arg0("remora").env_remove(notify::SOCKET);
         // A Ctrl-C is for the warden alone, who passes it on.
         command.process_group(0).spawn()
     };
-    let end = warden.run(start, say).map_err(|error| {
+    let end = warden.run(start, say, notify::tell).map_err(|error| {
         Failure::new(Class::Internal, "", format!("the server can't be started: {error}"))
     })?;
     Ok(match end {
@@ -281,7 +281,8 @@ async fn daemon(flags: &Serve, link: Option<&WardenLink>) -> Result<(), Failure>
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => match reload(flags, link, &served, &current) {
+            _ = hangup.recv() => {
+                match reload(flags, link, &served, &current) {
                 Ok((list, change)) => {
                     for listener in &change.added {
                         say(&format!("listening on {}", escape(&listener.url.to_string())));
@@ -294,7 +295,12 @@ async fn daemon(flags: &Serve, link: Option<&WardenLink>) -> Result<(), Failure>
                     failure.print();
                     say("the configuration stays as it was");
                 }
-            },
+                }
+                // Read again or not, it serves: who waits for the end of a reload is told.
+                if let Some(link) = link {
+                    let _ = link.serving();
+                }
+            }
         }
     }
     let (running, stop_jobs) = (current.borrow().engine.running(), current.borrow().stop_jobs);

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use remora_testkit::eventually;
+use remora_testkit::{children, eventually, is_alive};
 use tempfile::TempDir;
 
 /// Far above anything that happens; a test that reaches it hangs.
@@ -149,11 +149,26 @@ impl Server {
         Server::spawn(home, command)
     }
 
+    /// Starts one whose commands run on when it ends, with the home's host key, on a port or on one of the kernel's choice (0).
+    pub(crate) fn start_to_leave(home: &Home, port: u16) -> Self {
+        let mut command = Server::command(home, &["host_key"]);
+        let arguments: Vec<_> =
+            command.get_args().filter(|one| *one != "--stop-jobs").map(OsStr::to_owned).collect();
+        command = home.remora();
+        command.args(arguments).args(["--listen", &format!("native://127.0.0.1:{port}")]);
+        Server::spawn(home, command)
+    }
+
     /// The command line of a server that still has to be told where to listen.
     pub(crate) fn command(home: &Home, host_keys: &[&str]) -> Command {
+        Server::command_in(home, host_keys, "state")
+    }
+
+    /// As [`Server::command`], with a state directory of this name: servers at the same time have one each.
+    pub(crate) fn command_in(home: &Home, host_keys: &[&str], state: &str) -> Command {
         let mut command = home.remora();
         command.arg("serve").arg("--authorized-keys").arg(home.path("authorized_keys"));
-        command.arg("--state-dir").arg(home.path("state"));
+        command.arg("--state-dir").arg(home.path(state)).arg("--stop-jobs");
         for key in host_keys {
             command.arg("--host-key").arg(home.path(key));
         }
@@ -218,8 +233,34 @@ impl Server {
         signal(self.pid(), name);
     }
 
-    /// Ends it as nothing should be ended.
+    /// The process that serves, which the first one has started.
+    pub(crate) fn front(&self) -> i32 {
+        let is_front = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains("--warden-link=") && is_alive(*pid)
+        };
+        let mut found = None;
+        eventually(PATIENCE, "a front", || {
+            found = children(self.pid()).into_iter().find(is_front);
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// Ends it as nothing should be ended, the front too. Its commands run on.
     pub(crate) fn kill(&mut self) {
+        let front = self.front();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.killed = true;
+        eventually(PATIENCE, "the front ends", || !is_alive(front));
+    }
+
+    /// As [`Server::kill`], and the front has no time to see it.
+    pub(crate) fn kill_at_once(&mut self) {
+        let front = self.front();
+        self.signal("STOP");
+        signal(front, "KILL");
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.killed = true;
@@ -240,7 +281,11 @@ impl Drop for Server {
         }
         if std::thread::panicking() {
             let _ = writeln!(std::io::stderr(), "server's log:\n{}", self.log());
-            let _ = self.child.kill();
+            // Twice: what runs is ended now, and nothing is left behind.
+            for _ in 0..2 {
+                self.signal("TERM");
+                std::thread::sleep(Duration::from_millis(100));
+            }
             let _ = self.child.wait();
             return;
         }

@@ -126,7 +126,7 @@ fn two_servers_do_not_listen_on_one_port_or_socket() {
     let _second =
         Server::start_with(&other, &[], &["--host-key", text(&home.path("host_key")), "--listen", &socket]);
     for url in [format!("native://{}", server.target()), socket] {
-        let mut command = Server::command(&home, &["host_key"]);
+        let mut command = Server::command_in(&home, &["host_key"], "another");
         command.args(["--listen", &url]);
         run(command).complained(194, "remora: unreachable: can't listen", &url);
     }
@@ -141,7 +141,7 @@ fn the_socket_of_a_killed_server_is_taken_over() {
         command.args(["--listen", &socket]);
         Server::spawn(&home, command)
     };
-    start().kill();
+    start().kill_at_once();
     assert!(home.path("socket").exists());
     let _second = start();
     run(home.exec([&socket, "true"])).ended(0);

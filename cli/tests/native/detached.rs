@@ -14,14 +14,23 @@ fn server_with(home: &Home, flags: &[&str]) -> Server {
     }
     // A server that is started anew has the same address there, and another port.
     let socket = target(home);
-    let server =
-        Server::start_with(home, &["host_key"], &[&["--keepers", "--listen", &socket], flags].concat());
+    let usual = Server::command(home, &["host_key"]);
+    let usual: Vec<_> = usual.get_args().filter(|one| *one != "--stop-jobs").map(ToOwned::to_owned).collect();
+    let mut command = home.remora();
+    command.args(usual).args(["--listen", "native://127.0.0.1:0", "--listen", &socket]).args(flags);
+    let server = Server::spawn(home, command);
     home.write(".ssh/known_hosts", &server.known_line(home, "host_key"));
     server
 }
 
 fn server(home: &Home) -> Server {
     server_with(home, &["--stop-jobs"])
+}
+
+/// The folders of jobs.
+fn folders(home: &Home) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(home.path("state/jobs")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.is_dir()).collect()
 }
 
 fn target(home: &Home) -> String {
@@ -103,12 +112,11 @@ fn a_detached_command_outlives_its_client_and_its_front_and_nothing_is_lost() {
     assert_eq!(object["stdout"]["blake3"], blake3::hash(whole.as_bytes()).to_hex().as_str());
     assert_eq!((&object["spool"]["was_full"], &object["proven"]), (&Value::Bool(false), &Value::Bool(true)));
     // Its keeper is gone, and its folder isn't until it is forgotten.
-    let folders = || fs::read_dir(home.path("state/jobs")).unwrap().count();
-    assert_eq!(folders(), 1);
+    assert_eq!(folders(&home).len(), 1);
     kill_front(&home, &server);
     verb(&home, &["wait", &id]).ended(7);
     verb(&home, &["forget", &id]).ended(0);
-    assert_eq!(folders(), 0);
+    assert_eq!(folders(&home).len(), 0);
     verb(&home, &["logs", &id]).complained(196, "remora: unix:", "no detached job of yours");
 }
 
@@ -348,7 +356,7 @@ fn those_that_are_over_are_kept_for_a_number_and_a_time() {
     home.write("config.toml", "detached_kept_seconds = 0\n");
     kill_front(&home, &first);
     eventually(PATIENCE, "all that are over are gone", || jobs(&home).len() == 1);
-    assert_eq!(fs::read_dir(home.path("state/jobs")).unwrap().count(), 1);
+    assert_eq!(folders(&home).len(), 1);
 }
 
 #[test]
@@ -406,7 +414,7 @@ fn a_job_that_was_there_before_a_reboot_is_told_as_lost_by_it() {
     // All its processes are gone, and the boot is another.
     signal(keeper, "KILL");
     signal(-group, "KILL");
-    let folder = fs::read_dir(home.path("state/jobs")).unwrap().next().unwrap().unwrap().path();
+    let folder = folders(&home).remove(0);
     let mut record = fs::read(folder.join("record")).unwrap();
     record[5..21].fill(7);
     fs::write(folder.join("record"), record).unwrap();

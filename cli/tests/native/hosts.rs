@@ -139,7 +139,9 @@ fn hashed_names_are_known_and_stay_hashed() {
         .unwrap();
     assert!(hash.status.success());
     run(home.exec([&server.target(), "true"])).ended(0);
-    let second = Server::start_with(&home, &["host_key"], &[]);
+    let mut second = Server::command_in(&home, &["host_key"], "another");
+    second.args(["--listen", "native://127.0.0.1:0"]);
+    let second = Server::spawn(&home, second);
     run(home.exec(["--accept-new", &second.target(), "true"])).ended(0);
     assert!(found_by_ssh_keygen(&home, &second).contains(&home.public("host_key")));
     assert!(

@@ -2,47 +2,27 @@
 
 use std::fs;
 
-use remora_testkit::{children, eventually, group_members, is_alive};
+use remora_testkit::{children, eventually, group_members};
 
-use crate::bench::{Client, Home, PATIENCE, Server, run, run_with, signal};
+use crate::bench::{Client, Done, Home, PATIENCE, Server, run, run_with, signal};
 
-fn server(home: &Home) -> Server {
-    if !home.path("host_key").exists() {
-        home.make_key("host_key", "ed25519", "");
-    }
-    let server = Server::start_with(home, &["host_key"], &["--keepers", "--stop-jobs"]);
-    home.write(".ssh/known_hosts", &server.known_line(home, "host_key"));
-    server
-}
-
-/// The process that serves, which the first one has started.
-fn front(server: &Server) -> i32 {
-    let is_front = |pid: &i32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains("--warden-link=") && is_alive(*pid)
-    };
-    let mut found = None;
-    eventually(PATIENCE, "a front", || {
-        found = children(server.pid()).into_iter().find(is_front);
-        found.is_some()
-    });
-    found.unwrap()
-}
-
-fn keeper_of(server: &Server, command: i32) -> i32 {
+pub(crate) fn keeper_of(server: &Server, command: i32) -> i32 {
     let all = children(server.pid());
     all.into_iter().find(|keeper| children(*keeper).contains(&command)).expect("a keeper")
 }
 
-fn jobs(home: &Home) -> usize {
-    fs::read_dir(home.path("state/jobs")).unwrap().count()
+pub(crate) fn jobs(home: &Home) -> usize {
+    fs::read_dir(home.path("state/jobs"))
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().path().is_dir())
+        .count()
 }
 
 #[test]
 fn commands_end_as_they_do_without_and_leave_nothing() {
     let home = Home::with_key();
-    let server = server(&home);
-    let open = || fs::read_dir(format!("/proc/{}/fd", front(&server))).unwrap().count();
+    let server = Server::start(&home);
+    let open = || fs::read_dir(format!("/proc/{}/fd", server.front())).unwrap().count();
     let before = open();
     for _ in 0..3 {
         let done = run(home.exec([&server.target(), "echo out; echo err >&2; exit 3"])).ended(3);
@@ -63,34 +43,145 @@ fn commands_end_as_they_do_without_and_leave_nothing() {
     assert!(done.out().contains("/dev/pts/"), "{}", done.out());
     // The sockets of a few keepers that wait for the next command.
     eventually(PATIENCE, "no descriptor is left", || open() <= before + 4);
-    assert!(children(front(&server)).is_empty());
+    assert!(children(server.front()).is_empty());
+    eventually(PATIENCE, "no folder is left", || jobs(&home) == 0);
+}
+
+/// Lines on stdout and stderr, for as long as it takes, and what came in on stdin behind them.
+const TALKER: &str = "echo $$; for i in $(seq 2000); do echo out $i; echo err $i >&2; [ $((i % 20)) = 0 ] && sleep 0.01; done; cat; exit 7";
+
+fn told(start: &str) -> String {
+    (1..=2000).map(|number| format!("{start} {number}\n")).collect()
+}
+
+/// What came on stderr but for what the client itself says of its connection.
+fn from_the_command(done: &Done) -> String {
+    done.err().split_inclusive('\n').filter(|line| !line.starts_with("remora: ")).collect()
+}
+
+#[test]
+fn a_killed_front_loses_no_byte_and_no_outcome() {
+    let home = Home::with_key();
+    // On a port of its own, which each front has again.
+    let port = Server::start(&home).port;
+    let server = again(&home, port, &[]);
+    let mut command = home.exec([&server.target(), TALKER]);
+    command.stdin(std::process::Stdio::piped());
+    let mut client = Client::start(command);
+    let group = client.number();
+    for _ in 0..3 {
+        let first = server.front();
+        signal(first, "KILL");
+        eventually(PATIENCE, "the next front", || server.front() != first);
+        assert!(!group_members(group).is_empty(), "the command runs on");
+    }
+    let mut stdin = client.child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, b"typed late\n").unwrap();
+    drop(stdin);
+    let done = client.finish().ended(7);
+    assert_eq!(done.out(), told("out") + "typed late\n");
+    assert_eq!(from_the_command(&done), told("err"));
+    assert!(server.log().contains("starting it anew"), "{}", server.log());
+    eventually(PATIENCE, "no folder is left", || jobs(&home) == 0);
+}
+
+/// The next server on the state directory and the port of this one.
+fn again(home: &Home, port: u16, flags: &[&str]) -> Server {
+    let mut command = Server::command(home, &["host_key"]);
+    command.args(["--listen", &format!("native://127.0.0.1:{port}")]).args(flags);
+    Server::spawn(home, command)
+}
+
+#[test]
+fn a_killed_warden_loses_no_byte_and_no_outcome() {
+    let home = Home::with_key();
+    let mut server = Server::start(&home);
+    let mut client = Client::start(home.exec([&server.target(), TALKER]));
+    let group = client.number();
+    for _ in 0..2 {
+        server.kill();
+        assert!(!group_members(group).is_empty(), "the command runs on");
+        server = again(&home, server.port, &[]);
+    }
+    let done = client.finish().ended(7);
+    assert_eq!((done.out(), from_the_command(&done)), (told("out"), told("err")));
     eventually(PATIENCE, "no folder is left", || jobs(&home) == 0);
 }
 
 #[test]
-fn a_killed_front_is_started_anew_and_commands_go_on() {
+fn commands_go_on_while_a_server_is_replaced_and_so_do_sessions() {
     let home = Home::with_key();
-    let mut server = server(&home);
+    home.make_key("host_key", "ed25519", "");
+    let mut first = Server::start_to_leave(&home, 0);
+    home.write(".ssh/known_hosts", &first.known_line(&home, "host_key"));
+    let target = first.target();
+    run(home.exec(["--session", "s", &target, "cd /usr; export A=1; f() { echo f; }"])).ended(0);
     let mut client =
-        Client::start(home.exec(["--no-reconnect", &server.target(), "echo $$; sleep 1000 & sleep 1000"]));
+        Client::start(home.exec(["--session", "s", &target, "echo $$; sleep 0.3; cd /tmp; export A=2"]));
     let group = client.number();
-    let first = front(&server);
-    signal(first, "KILL");
-    client.finish().ended(198);
-    server.wait_for_log("starting it anew");
-    server.wait_for_log("job taken up");
-    assert_ne!(front(&server), first);
-    assert!(!group_members(group).is_empty(), "the command runs on");
-    server.signal("TERM");
-    assert_eq!(server.wait().code(), Some(0));
-    eventually(PATIENCE, "it is ended with the server", || group_members(group).is_empty());
+    first.signal("TERM");
+    assert_eq!(first.wait().code(), Some(0));
+    assert!(first.log().contains("one command runs on"), "{}", first.log());
+    assert!(!group_members(group).is_empty());
+    // It may end while nobody is there to see it.
+    let _second = again(&home, first.port, &[]);
+    client.finish().ended(0);
+    let done = run(home.exec(["--session", "s", &target, "pwd; echo $A; f"])).ended(0);
+    assert_eq!(done.out(), "/tmp\n2\nf\n");
     eventually(PATIENCE, "no folder is left", || jobs(&home) == 0);
+}
+
+#[test]
+fn what_nobody_comes_back_for_is_ended_without_a_server_too() {
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    let mut server = Server::start_to_leave(&home, 0);
+    home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+    let mut groups = Vec::new();
+    for flags in [&["--linger", "100ms"][..], &["--no-reconnect"]] {
+        let mut command = home.remora();
+        command.arg("exec").args(flags).args([&server.target(), "echo $$; sleep 1000"]);
+        let mut client = Client::start(command);
+        groups.push((client.number(), client));
+    }
+    server.kill();
+    for (group, client) in &groups {
+        eventually(PATIENCE, "its command is ended", || group_members(*group).is_empty());
+        client.signal("KILL");
+    }
+    eventually(PATIENCE, "no folder is left", || jobs(&home) == 0);
+    assert!(!home.path("state/jobs/epoch").exists(), "a start that is sent again is not run twice");
+}
+
+/// Of jobs that were there when the machine went down.
+#[test]
+fn what_a_reboot_took_along_is_told_and_forgotten() {
+    let home = Home::with_key();
+    let mut server = Server::start(&home);
+    let mut client = Client::start(home.exec([&server.target(), "echo $$; sleep 1000"]));
+    let group = client.number();
+    let keeper = keeper_of(&server, group);
+    server.kill_at_once();
+    signal(keeper, "KILL");
+    signal(-group, "KILL");
+    // Written by another boot: the file begins with a field of 16 bytes.
+    for entry in fs::read_dir(home.path("state/jobs")).unwrap() {
+        let record = entry.unwrap().path().join("record");
+        let Ok(mut bytes) = fs::read(&record) else { continue };
+        bytes[5..21].fill(7);
+        fs::write(&record, bytes).unwrap();
+    }
+    let server = again(&home, server.port, &[]);
+    let done = client.finish().ended(198);
+    assert!(done.err().contains("lost at reboot"), "{}", done.err());
+    eventually(PATIENCE, "no folder is left", || jobs(&home) == 0);
+    drop(server);
 }
 
 #[test]
 fn a_killed_keeper_takes_its_command_along_and_that_is_told() {
     let home = Home::with_key();
-    let server = server(&home);
+    let server = Server::start(&home);
     let mut client = Client::start(home.exec([&server.target(), "echo $$; sleep 1000 & sleep 1000"]));
     let group = client.number();
     signal(keeper_of(&server, group), "KILL");
@@ -104,8 +195,8 @@ fn a_killed_keeper_takes_its_command_along_and_that_is_told() {
 #[test]
 fn two_servers_do_not_share_a_state_directory() {
     let home = Home::with_key();
-    let _first = server(&home);
+    let _first = Server::start(&home);
     let mut command = Server::command(&home, &["host_key"]);
-    command.args(["--listen", "native://127.0.0.1:0", "--keepers"]);
+    command.args(["--listen", "native://127.0.0.1:0"]);
     run(command).complained(193, "remora: usage: another server runs on ", "--state-dir");
 }

@@ -57,12 +57,13 @@ fn the_receipt_tells_what_the_command_used() {
     let time = |name: &str| receipt[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     assert!(time("started") < time("ended"));
 
-    // A command that is smaller than the server: the figure is its own.
-    for target in [&server.target(), "local"] {
-        let receipt =
-            json(&run(home.exec(["--json", target, text(&child), "burn", "1", "4"])).ended(0).out());
+    // The figure is its own, of a command that is smaller than this process, too; and larger than what it was forked from, which is
+    // a few MiB in a build of this profile where that is a keeper.
+    for (target, mebibytes, least) in [(&*server.target(), "16", 16e6), ("local", "4", 4e6)] {
+        let words = ["--json", target, text(&child), "burn", "1", mebibytes];
+        let receipt = json(&run(home.exec(words)).ended(0).out());
         let peak = receipt["peak_memory_bytes"].as_f64().unwrap_or_else(|| panic!("{target}: {receipt}"));
-        assert!((4e6..11e6).contains(&peak), "{target}: {receipt}");
+        assert!((least..least + 7e6).contains(&peak), "{target}: {receipt}");
     }
 }
 

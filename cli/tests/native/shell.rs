@@ -534,7 +534,7 @@ fn nothing_is_left_when_the_terminal_goes_without_a_word() {
 fn typing_does_not_wait_for_a_host_that_is_stuck() {
     let at = At::shell("");
     let screen = &at.screen;
-    at.server.signal("STOP");
+    signal(at.server.front(), "STOP");
     let start = Instant::now();
     screen.type_text("echo one");
     screen.press(&["C-a", "C-k"]);
@@ -552,7 +552,7 @@ fn typing_does_not_wait_for_a_host_that_is_stuck() {
         screen.text().contains("you left by ~.")
     });
     screen.shows("left with 198");
-    at.server.signal("CONT");
+    signal(at.server.front(), "CONT");
 }
 
 #[test]
@@ -707,6 +707,10 @@ fn who_comes_back_to_a_session_that_is_gone_is_told() {
     at.server.kill();
     at.screen.shows("back to its session: remora shell --session build");
     at.server = Server::start(&at.home);
+    // It has outlived the server.
+    let mut end = at.home.remora();
+    end.args(["sessions", &at.server.target(), "--end", "build"]);
+    run(end).ended(0);
     at.start("--session build");
     at.screen.shows(": session build is new\n");
     // One without a name is always new, and a script has its own -v.

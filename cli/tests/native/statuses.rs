@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use remora_testkit::{eventually, group_members};
@@ -243,8 +242,7 @@ fn a_server_killed_in_the_middle_is_198() {
     server.kill();
     let class = format!("remora: {}: lost: ", server.target());
     client.finish().complained(198, &class, "hint: the command may have run");
-    // Until there are keepers nobody ends what a killed server leaves.
-    let _ = Command::new("kill").args(["-KILL", &command.to_string()]).status();
+    eventually(PATIENCE, "its keeper ends the command", || !remora_testkit::is_alive(command));
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn a_killed_client_takes_its_commands_whole_group_with_it() {
 }
 
 #[test]
-fn a_killed_server_takes_its_commands_with_it_and_the_client_says_that_the_outcome_is_lost() {
+fn whoever_does_not_come_back_to_a_killed_server_says_that_the_outcome_is_lost_and_the_command_is_ended() {
     let home = Home::with_key();
     let mut server = Server::start(&home);
     let target = server.target();
@@ -216,7 +216,7 @@ fn a_second_sigterm_leaves_a_host_that_is_stuck() {
     let server = Server::start(&home);
     let mut client = Client::start(home.exec([&server.target(), TELLS]));
     let group = client.number();
-    server.signal("STOP");
+    signal(server.front(), "STOP");
     client.signal("TERM");
     client.signal("TERM");
     // Signals of a kind that come before the first is looked at are one (signal(7)): the third is the second at the latest.
@@ -225,6 +225,6 @@ fn a_second_sigterm_leaves_a_host_that_is_stuck() {
         !remora_testkit::is_alive(client.pid())
     });
     client.finish().complained(198, &format!("remora: {}: lost: ", server.target()), "second SIGTERM");
-    server.signal("CONT");
+    signal(server.front(), "CONT");
     eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
 }

@@ -3,13 +3,15 @@
 //! It holds `keeper`, the socket of the keeper, and `record`, which says whose processes those are; of a detached job also its output
 //! ([`spool`](super::spool)) and, once it is over, `outcome`. Only this account can enter it. To make it is the moment at which a job begins: whoever makes it second has come too late.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -17,6 +19,7 @@ use super::detached::Detached;
 use super::fields::{Fields, Found};
 use super::messages::{ended_fields, ended_of};
 use super::spool::{ORDER, STDERR, STDOUT};
+use crate::enclosure::Enclosure;
 use crate::incarnation::{Incarnation, kill_session};
 use crate::outcome::Ended;
 use crate::sys::boot_id;
@@ -31,9 +34,16 @@ const OUTCOME: &str = "outcome";
 const NEXT_OUTCOME: &str = "outcome.new";
 /// That room, bytes: what was typed and not read is in it, 64 KiB at the most.
 const OUTCOME_ROOM: u64 = 80 * 1024;
+/// The FIFO through which a session's shell tells its state.
+const TOLD: &str = "told";
 
-/// Bytes of the longest record.
-const LONGEST_RECORD: usize = 256 * 1024;
+/// Bytes of the longest record: a session's state and a long command are in it.
+const LONGEST_RECORD: usize = 8 * 1024 * 1024;
+
+/// Beside the folders: the boot and the epoch of whoever made it, 16 bytes each.
+const EPOCH: &str = "epoch";
+/// The next one, while it is being written.
+const NEXT_EPOCH: &str = "epoch.new";
 
 /// Which job: what makes it this one to whoever asks, in 16 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,6 +128,50 @@ impl Jobs {
         Ok(Folder { jobs: self.fd.try_clone().map_err(|_| Errno::MFILE)?, key, fd })
     }
 
+    /// Where the shell of a session's job tells its state.
+    pub(crate) fn told_path(&self, key: JobKey) -> PathBuf {
+        self.path.join(key.to_string()).join(TOLD)
+    }
+
+    /// The time within which no job was forgotten that somebody may ask for again. It goes on from one server to the next, and ends
+    /// with the machine's boot: what wasn't written to the disk is forgotten then.
+    ///
+    /// To be asked behind [`Jobs::all`]: a keeper that gives its job up ends the epoch first, and removes the folder then.
+    ///
+    /// # Errors
+    /// No new one can be had.
+    pub(crate) fn epoch(&self) -> io::Result<[u8; 16]> {
+        let boot_id = boot_id()?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut found = [[0; 16]; 2];
+        let read = rustix::fs::openat(&self.fd, EPOCH, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(|file| File::from(file).read_exact(found.as_flattened_mut()));
+        match (read, found) {
+            (Ok(()), [boot, epoch]) if boot == boot_id => Ok(epoch),
+            _ => self.begin_epoch(),
+        }
+    }
+
+    /// A job was forgotten that somebody may ask for again: the next epoch begins.
+    ///
+    /// # Errors
+    /// It can't be written. The one before is over in any case.
+    pub(crate) fn begin_epoch(&self) -> io::Result<[u8; 16]> {
+        self.end_epoch();
+        let JobKey(epoch) = JobKey::random()?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, NEXT_EPOCH, flags, Mode::RUSR | Mode::WUSR)?;
+        File::from(file).write_all([boot_id()?, epoch].as_flattened())?;
+        rustix::fs::renameat(&self.fd, NEXT_EPOCH, &self.fd, EPOCH)?;
+        Ok(epoch)
+    }
+
+    /// The epoch is over, and whoever asks begins the next.
+    pub(crate) fn end_epoch(&self) {
+        let _ = rustix::fs::unlinkat(&self.fd, EPOCH, AtFlags::empty());
+    }
+
     /// All jobs that have a folder.
     ///
     /// # Errors
@@ -151,6 +205,10 @@ pub(crate) struct Record {
     pub(crate) note: Vec<u8>,
     /// How it is detached, if it is.
     pub(crate) detached: Option<Detached>,
+    /// The cgroup that the keeper and all of the job are in, where there is one.
+    pub(crate) enclosure: Option<Enclosure>,
+    /// The session's part of it.
+    pub(crate) session: Vec<u8>,
 }
 
 fn process(one: Incarnation) -> Fields {
@@ -159,8 +217,13 @@ fn process(one: Incarnation) -> Fields {
 
 impl Record {
     fn compose(&self) -> Vec<u8> {
-        let fields =
-            Fields::new().bytes(1, &self.boot_id).nested(2, process(self.keeper)).bytes(4, &self.note);
+        let enclosure = self.enclosure.as_ref().map(|enclosure| enclosure.path().as_os_str().as_bytes());
+        let fields = Fields::new()
+            .bytes(1, &self.boot_id)
+            .nested(2, process(self.keeper))
+            .bytes(4, &self.note)
+            .bytes(5, &self.session)
+            .bytes(6, enclosure.unwrap_or_default());
         match &self.detached {
             Some(plan) => fields.nested(20, plan.fields()),
             None => fields,
@@ -179,7 +242,21 @@ impl Record {
             // One that was detached later has another note since.
             note: found.all(21).next().unwrap_or_else(|| found.bytes(4)).to_vec(),
             detached: found.nested(20).map(Detached::of),
+            session: found.bytes(5).to_vec(),
+            enclosure: Enclosure::noted(OsStr::from_bytes(found.bytes(6)).into()),
         })
+    }
+
+    /// Ends what is left of the job: its keeper is gone.
+    pub(crate) fn end_rest(&self) {
+        if let Some(enclosure) = &self.enclosure {
+            // Gone with the last process in it, for one.
+            let _ = enclosure.kill();
+        }
+        self.leader.map(kill_session);
+        if let Some(enclosure) = &self.enclosure {
+            enclosure.remove();
+        }
     }
 
     /// Whether it was written since this machine was started.
@@ -246,11 +323,29 @@ impl Folder {
         SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", self.fd.as_raw_fd()))
     }
 
+    /// Makes the FIFO through which a session's shell tells its state, and opens it to be read.
+    ///
+    /// # Errors
+    /// No room, for one.
+    pub(crate) fn told(&self) -> Result<OwnedFd, Errno> {
+        rustix::fs::mknodat(&self.fd, TOLD, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::openat(&self.fd, TOLD, flags, Mode::empty())
+    }
+
+    /// Removes a folder in which there is nothing: whose job has not begun, and can't any more then.
+    ///
+    /// # Errors
+    /// [`Errno::NOTEMPTY`]: it has.
+    pub(crate) fn remove_empty(&self) -> Result<(), Errno> {
+        rustix::fs::unlinkat(&self.jobs, self.key.to_string(), AtFlags::REMOVEDIR)
+    }
+
     /// Removes the folder of a job whose keeper is gone, and ends what is left of the job: nobody finds that afterwards.
     pub(crate) fn bury(&self) {
         let record = self.read();
         if let Some(record) = record.as_ref().filter(|record| record.is_of_this_boot()) {
-            record.leader.map(kill_session);
+            record.end_rest();
         }
         // What a detached job has printed is its user's to forget.
         if record.is_none_or(|record| record.detached.is_none()) {
@@ -347,7 +442,7 @@ impl Folder {
     /// What unlinkat(2) says.
     pub(crate) fn remove(&self) -> Result<(), Errno> {
         self.remove_spool()?;
-        for name in [SOCKET, OUTCOME, RECORD] {
+        for name in [SOCKET, TOLD, OUTCOME, RECORD] {
             self.remove_file(name)?;
         }
         match rustix::fs::unlinkat(&self.jobs, self.key.to_string(), AtFlags::REMOVEDIR) {
@@ -378,8 +473,15 @@ mod tests {
         assert_eq!(jobs.make(key).unwrap_err(), Errno::EXIST);
         assert_eq!(folder.read(), None);
         let one = Incarnation { pid: 1, started: 2 };
-        let mut record =
-            Record { boot_id: [0; 16], keeper: one, leader: None, note: b"n".to_vec(), detached: None };
+        let mut record = Record {
+            boot_id: [0; 16],
+            keeper: one,
+            leader: None,
+            note: b"n".to_vec(),
+            session: Vec::new(),
+            enclosure: None,
+            detached: None,
+        };
         let file = folder.write(&record).unwrap();
         assert_eq!(folder.read(), Some(record.clone()));
         Folder::add_leader(file, one).unwrap();
@@ -394,6 +496,25 @@ mod tests {
         assert_eq!(jobs.all().unwrap(), [key]);
         folder.remove().unwrap();
         folder.remove().unwrap();
+        assert!(jobs.all().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_epoch_lasts_until_something_is_forgotten() {
+        let root = tempfile::tempdir().unwrap();
+        let jobs = Jobs::open(&root.path().join("jobs")).unwrap();
+        let first = jobs.epoch().unwrap();
+        assert_eq!(jobs.epoch().unwrap(), first);
+        let second = jobs.begin_epoch().unwrap();
+        assert_ne!(second, first);
+        assert_eq!(jobs.epoch().unwrap(), second);
+        jobs.end_epoch();
+        assert_ne!(jobs.epoch().unwrap(), second);
+        // Of another boot, or half of one.
+        for found in [&[7; 32][..], &[7; 5]] {
+            std::fs::write(root.path().join("jobs/epoch"), found).unwrap();
+            assert_ne!(jobs.epoch().unwrap(), [7; 16]);
+        }
         assert!(jobs.all().unwrap().is_empty());
     }
 

@@ -24,6 +24,7 @@ use super::messages::{FromKeeper, Snapshot, Start, ToKeeper, VERSION};
 use super::spooling::Spooling;
 use crate::cgroup::Parent;
 use crate::config::EngineConfig;
+use crate::enclosure::Enclosure;
 use crate::error::{NotStarted, Step};
 use crate::incarnation::Incarnation;
 use crate::job::Job;
@@ -31,7 +32,9 @@ use crate::launch::{Launching, Unlaunched, launch};
 use crate::outcome::EndReason;
 use crate::request::{Limits, Output};
 use crate::ring::Ring;
-use crate::sys::{self, Here, SharedMemory};
+use crate::session::Collector;
+use crate::sys::{self, Here, Orphans, SharedMemory, Signals};
+use crate::tree::Tree;
 
 /// How long a server may take to take a word.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,6 +65,9 @@ pub(crate) struct Idle {
     here: Here,
     memory: SharedMemory,
     own: Incarnation,
+    /// That children have ended.
+    ended: AsyncFd<Signals>,
+    tree: Arc<Tree>,
 }
 
 impl Idle {
@@ -69,11 +75,20 @@ impl Idle {
     ///
     /// # Errors
     /// What the kernel says of descriptors and memory.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(kit: &Kit) -> io::Result<Self> {
+        sys::adopt_orphans()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let own = i32::try_from(std::process::id()).ok().and_then(Incarnation::now);
+        let own = own.ok_or(io::ErrorKind::NotFound)?;
         let memory = SharedMemory::new(2 * Limits::WINDOW)?;
-        Ok(Idle { runtime, here: Here::new()?, memory, own: own.ok_or(io::ErrorKind::NotFound)? })
+        let ended = {
+            let _guard = runtime.enter();
+            sys::watch(Signals::block(&[libc::SIGCHLD])?, Interest::READABLE)?
+        };
+        // Before anything runs in it. Without one, what can be found otherwise is.
+        let enclosure = kit.cgroups.as_ref().and_then(|parent| Enclosure::enter(parent.path(), own).ok());
+        let tree = Arc::new(Tree::new(own.pid, enclosure));
+        Ok(Idle { runtime, here: Here::new()?, memory, own, ended, tree })
     }
 
     /// Keeps the jobs that come over a server's socket, one after the other.
@@ -84,7 +99,7 @@ impl Idle {
             // The server keeps the memory from one job to the next.
             let memory = is_new.then(|| self.memory.as_fd());
             is_new = false;
-            if server.send(&hello(&[]).compose(), memory, Instant::now() + PATIENCE).is_err() {
+            if server.send(&hello(&[], &[]).compose(), memory, Instant::now() + PATIENCE).is_err() {
                 return;
             }
             // However long that takes: the server's end is the end.
@@ -98,8 +113,9 @@ impl Idle {
             let Some(ToKeeper::Start(start)) = start else { return };
             let Some(pieces) = self.memory.pieces() else { return };
             let rings = pieces.map(Ring::shared);
-            let place = Place { kit, memory: &self.memory, own: self.own };
-            let left = self.runtime.block_on(run(*start, &mut self.here, rings, server, place));
+            let Idle { runtime, here, memory, own, ended, tree } = &mut self;
+            let place = Place { kit, memory, own: *own, ended, tree };
+            let left = runtime.block_on(run(*start, here, rings, server, place));
             match left {
                 Some(left) if self.memory.clear().is_ok() => server = left,
                 _ => break,
@@ -116,10 +132,13 @@ struct Place<'a> {
     kit: &'a Kit,
     memory: &'a SharedMemory,
     own: Incarnation,
+    ended: &'a AsyncFd<Signals>,
+    tree: &'a Arc<Tree>,
 }
 
-fn hello(note: &[u8]) -> FromKeeper {
-    FromKeeper::Hello { version: VERSION, window: Limits::WINDOW as u64, note: note.to_vec() }
+fn hello(note: &[u8], session: &[u8]) -> FromKeeper {
+    let (note, session) = (note.to_vec(), session.to_vec());
+    FromKeeper::Hello { version: VERSION, window: Limits::WINDOW as u64, note, session }
 }
 
 /// Keeps one job to its end. Gives back the server's socket where nothing is left of it, and the server is there.
@@ -130,8 +149,8 @@ async fn run(
     server: Waiting,
     place: Place<'_>,
 ) -> Option<Waiting> {
-    let Start { key, order, limits, linger, note, detach } = start;
-    let Place { kit, memory, own } = place;
+    let Start { key, order, limits, linger, note, session, tells, detach } = start;
+    let Place { kit, memory, own, ended, tree } = place;
     let until = Instant::now() + PATIENCE;
     let refuse = |mut server: Waiting, answer: FromKeeper| {
         server.send(&answer.compose(), None, until).is_ok().then_some(server)
@@ -154,6 +173,7 @@ async fn run(
         rings: Some(rings),
         on_change: Arc::new(move || on_change.tell()),
         session: None,
+        tree: Some(Arc::clone(tree)),
         spawners: None,
     };
     let refuse = |server: Waiting, answer: FromKeeper| {
@@ -161,16 +181,24 @@ async fn run(
         refuse(server, answer)
     };
     // Before the command, so that nobody can take a job that ran for one that never did.
-    let written = folder.write(&Record {
-        boot_id: kit.boot_id,
-        keeper: own,
-        leader: None,
-        note: note.clone(),
-        detached: detach,
-    });
-    let record = match written {
-        Ok(record) => record,
+    let prepared = (|| {
+        let (note, session, enclosure) = (note.clone(), session.clone(), tree.enclosure().cloned());
+        let record = folder.write(&Record {
+            boot_id: kit.boot_id,
+            keeper: own,
+            leader: None,
+            note,
+            session,
+            enclosure,
+            detached: detach,
+        })?;
+        let collector = if tells { Some(Collector::new(folder.told()?)?) } else { None };
+        Ok((record, collector))
+    })();
+    let (record, collector) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) if detach.is_some() => {
+            let error: io::Error = error;
             let why = NotStarted::bytes(Step::Spool, error.raw_os_error(), b"");
             return refuse(server, FromKeeper::NotStarted(why));
         }
@@ -203,7 +231,11 @@ async fn run(
         started,
         news,
         note,
+        session,
+        collector,
+        jobs: &kit.jobs,
         memory,
+        ended,
         job,
         folder: &folder,
         spooling,
@@ -226,9 +258,13 @@ async fn run(
     drop(order);
     poll_fn(|cx| attending.poll(cx)).await;
     let server = attending.server.take();
+    let is_over = attending.job.finished().is_some();
     let is_detached = attending.spooling.is_some();
     // Whatever runs of it is ended with the last handle.
     drop(attending);
+    if is_over && sys::reap_rest() == Orphans::Some {
+        sys::become_attendant();
+    }
     let server = if is_detached {
         folder.remove_socket();
         None
@@ -236,13 +272,23 @@ async fn run(
         let _ = folder.remove();
         server
     };
-    let is_clean = || held.load(Ordering::Relaxed) == 0 && running.load(Ordering::Relaxed) == 0;
-    if is_clean() {
+    let is_done = || held.load(Ordering::Relaxed) == 0 && running.load(Ordering::Relaxed) == 0;
+    // Nobody waits for a child any more once nothing runs.
+    let is_clean = || is_done() && sys::reap_rest() == Orphans::None;
+    if is_over && is_clean() {
         return server.map(Channel::unwatched);
     }
-    // The server needn't wait for what is left.
+    // The server needn't wait for what is left. A keeper lives as long as that does: it is who reaps it, and by whom it is found.
     drop(server);
     while !is_clean() {
+        if !is_over && is_done() {
+            tree.kill(0, true);
+        } else if is_done() {
+            let Ok(mut ready) = ended.readable().await else { return None };
+            while ended.get_ref().next().is_some() {}
+            ready.clear_ready();
+            continue;
+        }
         tokio::time::sleep(LOOK).await;
     }
     None
@@ -283,10 +329,14 @@ struct Attending<'a> {
     linger: Duration,
     started: FromKeeper,
     note: Vec<u8>,
+    session: Vec<u8>,
+    collector: Option<Collector>,
+    jobs: &'a Jobs,
     memory: &'a SharedMemory,
     folder: &'a Folder,
     /// Where its output is kept, if it is detached.
     spooling: Option<Spooling<'a>>,
+    ended: &'a AsyncFd<Signals>,
 }
 
 impl Attending<'_> {
@@ -320,6 +370,7 @@ impl Attending<'_> {
 
     /// Ready when nobody needs the job any more.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.reap(cx);
         self.accept(cx);
         if self.listen(cx) {
             return Poll::Ready(());
@@ -346,7 +397,7 @@ impl Attending<'_> {
             let Poll::Ready(Ok(mut guard)) = listener.poll_read_ready(cx) else { return };
             match accept_with(listener.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(socket) if is_ours(socket.as_fd()) => {
-                    let hello = hello(&self.note);
+                    let hello = hello(&self.note, &self.session);
                     self.greet(Waiting::new(socket), Some(hello));
                 }
                 Ok(_) => tracing::warn!("somebody else's process has asked for a job"),
@@ -467,13 +518,27 @@ impl Attending<'_> {
             }
         }
         if let (Some(ended), false) = (ended, self.told_end) {
+            if let Some(collector) = &self.collector {
+                let (bytes, length) = collector.told();
+                server.send(&FromKeeper::Told { bytes, length: length as u64 }.compose());
+            }
             server.send(&FromKeeper::Ended(Box::new((*ended).clone())).compose());
             self.told_end = true;
         }
         server.poll_flush(cx);
     }
 
-    /// Nobody is there: ready once nobody has been for twice as long as the job lingers.
+    /// Reaps what the job's processes left behind, as the init of the machine would have done.
+    fn reap(&self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Ok(mut ready)) = self.ended.poll_read_ready(cx) {
+            while self.ended.get_ref().next().is_some() {}
+            ready.clear_ready();
+            sys::reap_but(self.job.session());
+        }
+    }
+
+    /// Nobody is there. After the job's linger time it is ended, and what it has printed is kept for as long again, as a server would
+    /// keep it; then this is ready.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let alone = self.since.elapsed();
@@ -481,14 +546,22 @@ impl Attending<'_> {
                 self.since + self.linger
             } else {
                 self.job.close(EndReason::Linger);
-                // What it prints as it ends is for nobody, and must not hold it up.
-                for output in Output::ALL {
-                    self.job.acknowledge(output, self.job.produced(output));
+                if alone < self.linger * 2 {
+                    self.since + self.linger * 2
+                } else {
+                    // It is for nobody now, and must not hold up the end.
+                    for output in Output::ALL {
+                        self.job.acknowledge(output, self.job.produced(output));
+                    }
+                    if self.job.finished().is_some() {
+                        if !self.linger.is_zero() {
+                            // Its client may come later still, and must not have it run anew.
+                            self.jobs.end_epoch();
+                        }
+                        return Poll::Ready(());
+                    }
+                    Instant::now() + LOOK
                 }
-                if self.job.finished().is_some() && alone >= self.linger * 2 {
-                    return Poll::Ready(());
-                }
-                (self.since + self.linger * 2).max(Instant::now() + LOOK)
             };
             self.timer.as_mut().reset(until.into());
             if std::future::Future::poll(self.timer.as_mut(), cx).is_pending() {

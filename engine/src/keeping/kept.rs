@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -26,7 +26,7 @@ use crate::job::{Job, Progress};
 use crate::launch::Unlaunched;
 use crate::outcome::{EndReason, Ended, How, OutputEnd, PeakMemory};
 use crate::request::{Limits, Output, Stdin, WindowSize};
-use crate::session::Running;
+use crate::session::{Running, Sessions};
 use crate::signal::Signal;
 use crate::state::OnChange;
 use crate::sys::{SharedMemory, View};
@@ -34,11 +34,11 @@ use crate::sys::{SharedMemory, View};
 /// How long a keeper that is found may take to say what it keeps.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between two looks at a job that has just begun, or is about to be over.
+const LOOK: Duration = Duration::from_millis(2);
+
 /// Bytes that wait for a keeper that doesn't read: beyond it no signal is added.
 const BACKLOG: usize = 2 * Limits::WINDOW;
-
-/// Between two looks for a keeper that doesn't answer.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// Keepers without a job that are kept for the next ones.
 const MOST_IDLE: usize = 4;
@@ -127,18 +127,25 @@ impl Keepers {
         let message = ToKeeper::Start(Box::new(start)).compose();
         let (mut keeper, view) = self.next(until).map_err(failed)?;
         keeper.send(&message, None, until).map_err(failed)?;
-        match receive(&mut keeper, until).map_err(failed)? {
+        let answer = receive(&mut keeper, until).map_err(|error| self.give_up(&mut keeper, key, &error))?;
+        match answer {
             FromKeeper::Started { pid, in_root } => {
                 let about = About { key, pid, in_root, stdin_window, has_stdin, is_detached };
                 self.take(keeper, view, about, Snapshot::default(), on_change, session).map_err(failed)
             }
             FromKeeper::NotStarted(why) => Err(why.into()),
             FromKeeper::Failed(why) => Err(Unlaunched::Failed(why)),
-            FromKeeper::Hello { .. }
-            | FromKeeper::Progress(_)
-            | FromKeeper::Ended(_)
-            | FromKeeper::Detached(_) => Err(failed(io::ErrorKind::InvalidData.into())),
+            _ => Err(failed(io::ErrorKind::InvalidData.into())),
         }
+    }
+
+    /// A keeper that was told to start a job says nothing: whatever it has started, or starts late, is ended.
+    fn give_up(&self, keeper: &mut Waiting, key: JobKey, error: &io::Error) -> Unlaunched {
+        let _ = keeper.send(&ToKeeper::Forget.compose(), None, Instant::now());
+        if error.kind() != io::ErrorKind::TimedOut {
+            self.forget(key);
+        }
+        Unlaunched::NotStarted(NotStarted::bytes(Step::KeeperLost, error.raw_os_error(), b""))
     }
 
     /// A keeper that waits for a job.
@@ -166,34 +173,72 @@ impl Keepers {
         }
     }
 
+    /// Where the shell of a session's job tells its state.
+    pub(crate) fn told_path(&self, key: JobKey) -> PathBuf {
+        self.jobs.told_path(key)
+    }
+
+    /// See [`Jobs::epoch`].
+    pub(crate) fn epoch(&self) -> io::Result<[u8; 16]> {
+        self.jobs.epoch()
+    }
+
+    /// See [`Jobs::begin_epoch`].
+    pub(crate) fn begin_epoch(&self) -> io::Result<[u8; 16]> {
+        self.jobs.begin_epoch()
+    }
+
     /// The jobs that are there already. Waits for each keeper's word.
     ///
     /// # Errors
     /// The folder can't be read.
-    pub(crate) fn found(&self) -> io::Result<Vec<Found>> {
-        let mut found = Vec::new();
-        for key in self.jobs.all()? {
-            let Ok(folder) = self.jobs.folder(key) else { continue };
+    pub(crate) fn found(&self, sessions: &Sessions) -> io::Result<Vec<Found>> {
+        Ok(self.jobs.all()?.into_iter().filter_map(|key| self.find(key, sessions)).collect())
+    }
+
+    /// A job that is there already; none where nothing of it has run, and nothing will.
+    pub(crate) fn find(&self, key: JobKey, sessions: &Sessions) -> Option<Found> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let folder = self.jobs.folder(key).ok()?;
             if folder.read().is_some_and(|record| record.detached.is_some()) {
-                continue;
+                return None;
             }
+            let is_late = Instant::now() >= until;
             match folder.connect() {
-                Ok(socket) => match self.take_up(socket, key, false) {
-                    Ok((note, job)) => found.push(Found::Kept { key, note, job }),
-                    Err(error) => tracing::error!(%key, %error, "a keeper doesn't answer"),
+                Ok(socket) => match self.take_up(socket, key, Some(sessions)) {
+                    Ok((note, job)) => return Some(Found::Kept { key, note, job }),
+                    // It has ended meanwhile, or is about to.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_late => {}
+                    Err(error) => {
+                        tracing::error!(%key, %error, "a keeper doesn't answer");
+                        return None;
+                    }
                 },
                 Err(Errno::CONNREFUSED | Errno::NOENT) => match folder.read() {
+                    // Begun or ended just now, unless its keeper is gone.
+                    Some(record) if record.is_of_this_boot() && record.keeper.is_alive() && !is_late => {}
                     Some(record) => {
                         let rebooted = !record.is_of_this_boot();
-                        found.push(Found::Lost { key, note: record.note, rebooted });
+                        return Some(Found::Lost { key, note: record.note, rebooted });
                     }
-                    // Nothing of it has run.
-                    None => drop(folder.remove()),
+                    // Whoever was about to begin it can't any more.
+                    None if folder.remove_empty().is_ok() => return None,
+                    None if is_late => {
+                        tracing::error!(%key, "the record of a job can't be read");
+                        self.jobs.end_epoch();
+                        folder.bury();
+                        return None;
+                    }
+                    None => {}
                 },
-                Err(error) => tracing::error!(%key, %error, "a keeper can't be reached"),
+                Err(error) => {
+                    tracing::error!(%key, %error, "a keeper can't be reached");
+                    return None;
+                }
             }
+            std::thread::sleep(LOOK);
         }
-        Ok(found)
     }
 
     /// Forgets a job whose keeper is gone.
@@ -223,7 +268,7 @@ impl Keepers {
                 return job(DetachedState::Ended(Box::new(ended)));
             }
             let taken =
-                folder.connect().map_err(io::Error::from).and_then(|socket| self.take_up(socket, key, true));
+                folder.connect().map_err(io::Error::from).and_then(|socket| self.take_up(socket, key, None));
             if let Ok((_, running)) = taken {
                 return job(DetachedState::Running(running));
             }
@@ -264,19 +309,27 @@ impl Keepers {
         }
     }
 
-    fn take_up(&self, socket: OwnedFd, key: JobKey, is_detached: bool) -> io::Result<(Vec<u8>, Job)> {
+    /// `sessions`: none for a detached job.
+    fn take_up(
+        &self,
+        socket: OwnedFd,
+        key: JobKey,
+        sessions: Option<&Sessions>,
+    ) -> io::Result<(Vec<u8>, Job)> {
         let mut keeper = Waiting::new(socket);
         let until = Instant::now() + PATIENCE;
         let wrong = || io::Error::new(io::ErrorKind::InvalidData, "a keeper says something odd");
-        let FromKeeper::Hello { version, note, .. } = receive(&mut keeper, until)? else {
+        let FromKeeper::Hello { version, note, session, .. } = receive(&mut keeper, until)? else {
             return Err(wrong());
         };
         let view = greeted(&mut keeper, version)?;
         let FromKeeper::Started { pid, in_root } = receive(&mut keeper, until)? else { return Err(wrong()) };
         let FromKeeper::Progress(now) = receive(&mut keeper, until)? else { return Err(wrong()) };
         let stdin_window = Limits::WINDOW as u64;
+        let is_detached = sessions.is_none();
         let about = About { key, pid, in_root, stdin_window, has_stdin: true, is_detached };
-        Ok((note, self.take(keeper, view, about, now, Arc::new(|| {}), None)?))
+        let session = sessions.and_then(|sessions| Running::noted(&session, key, sessions));
+        Ok((note, self.take(keeper, view, about, now, Arc::new(|| {}), session)?))
     }
 
     fn take(
@@ -301,6 +354,7 @@ impl Keepers {
                 session,
                 is_detached: about.is_detached,
                 detaching: None,
+                told: None,
                 abandoned: false,
                 waker: None,
             }),
@@ -373,6 +427,8 @@ struct State {
     is_detached: bool,
     /// Who waits for its keeper's word that it is detached.
     detaching: Option<oneshot::Sender<Result<(), NotStarted>>>,
+    /// What its shell has told.
+    told: Option<(Vec<u8>, usize)>,
     /// The last handle is gone.
     abandoned: bool,
     waker: Option<Waker>,
@@ -491,6 +547,10 @@ impl Kept {
 
     pub(crate) fn input_consumed(&self) -> u64 {
         self.lock().consumed(&self.about)
+    }
+
+    pub(crate) fn input_end(&self) -> Option<u64> {
+        self.lock().end
     }
 
     pub(crate) fn input_limit(&self) -> u64 {
@@ -627,6 +687,9 @@ impl Kept {
                         state.now = now;
                         changed = true;
                     }
+                    Some(FromKeeper::Told { bytes, length }) => {
+                        state.told = Some((bytes, usize::try_from(length).unwrap_or(usize::MAX)));
+                    }
                     Some(FromKeeper::Ended(told)) => ended = Some(*told),
                     Some(FromKeeper::Detached(why)) => {
                         state.is_detached |= why.is_none();
@@ -668,11 +731,12 @@ impl Kept {
         }
         let is_done = is_over || state.channel.is_none();
         state.waker = Some(cx.waker().clone());
-        let session = if ended.is_some() { state.session.take() } else { None };
+        let (session, told) =
+            if ended.is_some() { (state.session.take(), state.told.take()) } else { (None, None) };
         let on_change = Arc::clone(&state.on_change);
         drop(state);
         if let Some(mut ended) = ended {
-            ended.session = session.map(|running| running.settle(ended.how));
+            ended.session = session.map(|running| running.settle(ended.how, told));
             if self.finished.set(Arc::new(ended)).is_ok() {
                 self.running.fetch_sub(1, Ordering::Relaxed);
                 self.over.notify_waiters();

@@ -76,13 +76,17 @@ pub(crate) struct Start {
     pub(crate) note: Vec<u8>,
     /// It is detached from its start.
     pub(crate) detach: Option<Detached>,
+    /// The session's part of it.
+    pub(crate) session: Vec<u8>,
+    /// Its shell tells the state of the session as it ends, through a FIFO in the job's folder.
+    pub(crate) tells: bool,
 }
 
 /// From the keeper to the server.
 #[derive(Debug, PartialEq)]
 pub(crate) enum FromKeeper {
     /// The first message to each server; the memory of the job's output comes along.
-    Hello { version: u64, window: u64, note: Vec<u8> },
+    Hello { version: u64, window: u64, note: Vec<u8>, session: Vec<u8> },
     /// The command runs.
     Started { pid: i32, in_root: bool },
     /// Nothing of it has run.
@@ -91,6 +95,8 @@ pub(crate) enum FromKeeper {
     Failed(Failed),
     /// How the job is.
     Progress(Snapshot),
+    /// What the job's shell has told of its session: comes before the end, where it comes.
+    Told { bytes: Vec<u8>, length: u64 },
     /// The job is over. All its output was told of.
     Ended(Box<Ended>),
     /// The job is detached; or why it isn't.
@@ -183,8 +189,8 @@ impl FromKeeper {
     pub(crate) fn compose(&self) -> Vec<u8> {
         let fields = Fields::new();
         let (kind, fields) = match self {
-            FromKeeper::Hello { version, window, note } => {
-                (1, fields.number(1, *version).number(2, *window).bytes(3, note))
+            FromKeeper::Hello { version, window, note, session } => {
+                (1, fields.number(1, *version).number(2, *window).bytes(3, note).bytes(4, session))
             }
             FromKeeper::Started { pid, in_root } => (2, fields.signed(1, (*pid).into()).flag(2, *in_root)),
             FromKeeper::NotStarted(why) => (3, not_started_fields(why)),
@@ -193,6 +199,7 @@ impl FromKeeper {
             FromKeeper::Ended(ended) => (6, ended_fields(ended)),
             FromKeeper::Detached(None) => (20, fields),
             FromKeeper::Detached(Some(why)) => (20, fields.nested(1, not_started_fields(why))),
+            FromKeeper::Told { bytes, length } => (7, fields.bytes(1, bytes).number(2, *length)),
         };
         with_kind(kind, fields)
     }
@@ -206,6 +213,7 @@ impl FromKeeper {
                 version: found.number(1),
                 window: found.number(2),
                 note: found.bytes(3).to_vec(),
+                session: found.bytes(4).to_vec(),
             },
             2 => FromKeeper::Started { pid: found.small(1), in_root: found.flag(2) },
             3 => FromKeeper::NotStarted(not_started_of(found)?),
@@ -216,6 +224,7 @@ impl FromKeeper {
                 Some(why) => Some(not_started_of(why)?),
                 None => None,
             }),
+            7 => FromKeeper::Told { bytes: found.bytes(1).to_vec(), length: found.number(2) },
             _ => return None,
         })
     }
@@ -267,7 +276,9 @@ impl Start {
             .number(15, *stdin_window as u64)
             .number(16, nanoseconds(self.linger))
             .bytes(17, &self.note)
-            .bytes(18, &self.key.0);
+            .bytes(18, &self.key.0)
+            .bytes(19, &self.session)
+            .flag(20, self.tells);
         if let Some(plan) = &self.detach {
             fields = fields.nested(40, plan.fields());
         }
@@ -325,6 +336,8 @@ impl Start {
             note: found.bytes(17).to_vec(),
             key: JobKey(found.array(18)),
             detach: found.nested(40).map(Detached::of),
+            session: found.bytes(19).to_vec(),
+            tells: found.flag(20),
         })
     }
 }
@@ -590,6 +603,8 @@ mod tests {
                 lease: Some(Duration::from_secs(1)),
             }),
             key: JobKey([7; 16]),
+            session: b"session".to_vec(),
+            tells: true,
         }
     }
 
@@ -612,7 +627,8 @@ mod tests {
             assert_eq!(ToKeeper::parse(&message.compose()).as_ref(), Some(&message));
         }
         let from = [
-            FromKeeper::Hello { version: 1, window: 1 << 20, note: b"n".to_vec() },
+            FromKeeper::Hello { version: 1, window: 1 << 20, note: b"n".to_vec(), session: b"s".to_vec() },
+            FromKeeper::Told { bytes: b"t".to_vec(), length: 1 << 40 },
             FromKeeper::Started { pid: 7, in_root: true },
             FromKeeper::NotStarted(NotStarted::bytes(Step::Terminal, Some(libc::ENOSPC), b"what")),
             FromKeeper::Failed(Failed::Step { step: ChildStep::Execute, errno: 2, candidate: 3 }),

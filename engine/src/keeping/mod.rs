@@ -9,13 +9,16 @@
 
 mod channel;
 mod detached;
-mod fields;
+pub(crate) mod fields;
 mod folder;
 mod keeper;
 mod kept;
 mod lease;
 mod log;
+#[cfg(test)]
+mod losses;
 mod messages;
+mod orphanage;
 mod spool;
 mod spooling;
 mod warden;
@@ -26,4 +29,4 @@ pub use kept::Found;
 pub(crate) use kept::{Keep, Keepers, Kept};
 pub use log::{Log, LogPart, LogPiece};
 pub(crate) use messages::{Input, Produced, Snapshot, Start};
-pub use warden::{OnlyFront, Warden, WardenEnd, WardenError, WardenLink};
+pub use warden::{OnlyFront, Stage, Warden, WardenEnd, WardenError, WardenLink};

@@ -22,9 +22,10 @@ use rustix::net::{
 
 use super::folder::Jobs;
 use super::keeper::{Idle, Kit};
+use super::orphanage::Orphanage;
 use crate::cgroup::Parent;
 use crate::config::EngineConfig;
-use crate::incarnation::kill_session;
+use crate::enclosure::Enclosure;
 use crate::sys::{self, Signals};
 
 /// Keepers that wait ready and have had no job yet.
@@ -34,7 +35,7 @@ const SPARES: usize = 2;
 const DELAY: Duration = Duration::from_millis(1);
 
 /// A pause where the kernel refuses a process.
-const REFUSED: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The first and the longest pause before a front that died soon is started anew.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -42,16 +43,29 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A front that lived for so long has died for another reason than its start.
 const SOON: Duration = Duration::from_secs(10);
 
-/// What a message over the link is: a keeper, with its socket, from the warden; from the front, that one was used, and that it serves.
+/// What a message over the link is. From the warden: a keeper, with its socket, or why there is none, by its errno. From the front: that
+/// one was used, that it serves, and that it waits for one.
 const KEEPER: u8 = 1;
 const USED: u8 = 2;
 const SERVING: u8 = 3;
+const WANTED: u8 = 4;
+const REFUSED: u8 = 5;
+/// EAGAIN, for a refusal that has no errno.
+const AGAIN: u8 = 11;
 
 /// The other end of the warden's socket: the server's.
 #[derive(Debug)]
 pub struct WardenLink(OwnedFd);
 
 impl WardenLink {
+    /// A link to no warden.
+    #[cfg(test)]
+    pub(super) fn to_nobody() -> Self {
+        let (ours, _) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        WardenLink(ours)
+    }
+
     /// The link that this process was started with, by the number of its descriptor. Signals that the warden has blocked come
     /// through again: to be called before anything handles them.
     ///
@@ -69,8 +83,11 @@ impl WardenLink {
     /// The warden is gone, or hands over something odd.
     pub(crate) fn keeper(&self) -> io::Result<Option<OwnedFd>> {
         match receive(self.0.as_fd(), RecvFlags::DONTWAIT) {
-            Ok(Some((message, socket))) if message == [KEEPER] => Ok(socket),
-            Ok(Some(_)) => Err(io::ErrorKind::InvalidData.into()),
+            Ok(Some((message, socket))) => match message.as_slice() {
+                [KEEPER] => Ok(socket),
+                [REFUSED, errno] => Err(io::Error::from_raw_os_error((*errno).into())),
+                _ => Err(io::ErrorKind::InvalidData.into()),
+            },
             Ok(None) => Err(io::ErrorKind::BrokenPipe.into()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
@@ -82,11 +99,20 @@ impl WardenLink {
     /// # Errors
     /// As [`WardenLink::keeper`], or [`io::ErrorKind::TimedOut`].
     pub(crate) fn wait_for_keeper(&self, until: Instant) -> io::Result<OwnedFd> {
+        // What nobody waited for long enough to hear may be here still, and no longer be true.
+        let at_hand = self.keeper().or_else(|error| match error.raw_os_error() {
+            Some(_) => self.keeper(),
+            None => Err(error),
+        });
+        if let Some(socket) = at_hand? {
+            return Ok(socket);
+        }
+        self.send(&[WANTED], &[])?;
         loop {
+            super::channel::wait(self.0.as_fd(), PollFlags::IN, until)?;
             if let Some(socket) = self.keeper()? {
                 return Ok(socket);
             }
-            super::channel::wait(self.0.as_fd(), PollFlags::IN, until)?;
         }
     }
 
@@ -95,7 +121,7 @@ impl WardenLink {
         self.send(&[USED], &[])
     }
 
-    /// Says that this server serves: from now on it is started anew when it dies.
+    /// Says that this server serves: from now on it is started anew when it dies. And again when the configuration was read anew.
     ///
     /// # Errors
     /// The warden is gone.
@@ -216,6 +242,17 @@ pub enum WardenError {
     Io(#[from] io::Error),
 }
 
+/// What a service manager wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It serves, with the configuration as it was read last.
+    Ready,
+    /// It was told to read its configuration again.
+    Reloading,
+    /// It was told to end.
+    Stopping,
+}
+
 /// How a warden ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WardenEnd {
@@ -232,6 +269,7 @@ pub struct Warden {
     lock: File,
     signals: Signals,
     kit: Kit,
+    children: Orphanage,
 }
 
 /// The folder of jobs, in a state directory.
@@ -270,23 +308,27 @@ impl Warden {
         // virtual machine, each time (CPUID leaves the guest).
         blake3::hash(&[0; 64 * 1024]);
         let kit = Kit { jobs, config, null, cgroups, boot_id: sys::boot_id()? };
-        let warden = Warden { lock, signals, kit };
+        let warden = Warden { lock, signals, kit, children: Orphanage::new()? };
         warden.bury_all();
+        if let Some(cgroups) = &warden.kit.cgroups {
+            Enclosure::sweep(cgroups.path());
+        }
         Ok(warden)
     }
 
     /// Starts the front, and serves it until it ends as it was told to. `start` is given the number of a descriptor that the front
-    /// must inherit, and `report` whatever a person should know.
+    /// must inherit, `report` whatever a person should know, and `tell` what a service manager should.
     ///
     /// # Errors
     /// The front can't be started the first time.
     pub fn run(
-        self,
+        mut self,
         mut start: impl FnMut(i32) -> io::Result<Child>,
         report: impl Fn(&str),
+        tell: impl Fn(Stage),
     ) -> io::Result<WardenEnd> {
         let mut pause = FIRST_PAUSE;
-        let mut is_first = true;
+        let (mut is_first, mut has_served) = (true, false);
         loop {
             let begun = Instant::now();
             let front = match self.start_front(&mut start) {
@@ -300,8 +342,10 @@ impl Warden {
                 }
             };
             is_first = false;
-            let (end, is_wanted) = self.serve(front)?;
-            if is_wanted {
+            let (end, was_told, has_ever_served) = self.serve(front, has_served, &tell)?;
+            has_served = has_ever_served;
+            // One that was never ready would not be the next time.
+            if was_told || !has_served {
                 return Ok(end);
             }
             report(&match end {
@@ -321,7 +365,7 @@ impl Warden {
         }
     }
 
-    fn start_front(&self, start: &mut impl FnMut(i32) -> io::Result<Child>) -> io::Result<Front> {
+    fn start_front(&mut self, start: &mut impl FnMut(i32) -> io::Result<Child>) -> io::Result<Front> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let theirs = sys::above_stdio(theirs)?;
@@ -329,11 +373,25 @@ impl Warden {
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
         let child = start(theirs.as_raw_fd())?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-        Ok(Front { pid, link: Some(ours), spares: 0, since: None, serves: false, stopping: false })
+        self.children.know(pid);
+        Ok(Front {
+            pid,
+            link: Some(ours),
+            spares: 0,
+            since: None,
+            serves: false,
+            waits: false,
+            stopping: false,
+        })
     }
 
-    /// Serves a front until it has ended; and whether it was to.
-    fn serve(&self, mut front: Front) -> io::Result<(WardenEnd, bool)> {
+    /// Serves a front until it has ended; whether it was told to, and whether it or one before it has served anybody.
+    fn serve(
+        &mut self,
+        mut front: Front,
+        has_served: bool,
+        tell: &impl Fn(Stage),
+    ) -> io::Result<(WardenEnd, bool, bool)> {
         loop {
             let pause = self.supply(&mut front);
             let mut ready = vec![PollFd::new(&self.signals, PollFlags::IN)];
@@ -348,10 +406,11 @@ impl Warden {
             let has_word = ready.get(1).is_some_and(|link| !link.revents().is_empty());
             drop(ready);
             if has_word {
-                Self::listen(&mut front);
+                Self::listen(&mut front, tell);
             }
             while let Some(signal) = self.signals.next() {
                 if signal != libc::SIGCHLD {
+                    tell(if signal == libc::SIGHUP { Stage::Reloading } else { Stage::Stopping });
                     front.stopping |= signal != libc::SIGHUP;
                     sys::signal_process(front.pid, signal);
                 }
@@ -362,13 +421,12 @@ impl Warden {
                 } else {
                     WardenEnd::Status(libc::WEXITSTATUS(status))
                 };
-                // One that was never ready would not be the next time.
-                return Ok((end, front.stopping || !front.serves));
+                return Ok((end, front.stopping, front.serves || has_served));
             }
         }
     }
 
-    fn listen(front: &mut Front) {
+    fn listen(front: &mut Front, tell: &impl Fn(Stage)) {
         let Some(link) = &front.link else { return };
         match receive(link.as_fd(), RecvFlags::DONTWAIT) {
             Ok(Some((message, _))) => match message.first() {
@@ -376,7 +434,12 @@ impl Warden {
                     front.spares = front.spares.saturating_sub(1);
                     front.since = front.since.or_else(|| Some(Instant::now()));
                 }
-                Some(&SERVING) => front.serves = true,
+                Some(&SERVING) => {
+                    front.serves = true;
+                    tell(Stage::Ready);
+                }
+                // It has them all, and waits, unless one is on its way.
+                Some(&WANTED) => front.waits = front.spares == 0,
                 _ => {}
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -386,7 +449,7 @@ impl Warden {
     }
 
     /// Hands keepers over, as many as are to wait ready; or says for how long that can wait.
-    fn supply(&self, front: &mut Front) -> Option<Duration> {
+    fn supply(&mut self, front: &mut Front) -> Option<Duration> {
         while front.link.is_some() && front.spares < SPARES {
             if let (Some(since), true) = (front.since, front.spares > 0) {
                 let waited = since.elapsed();
@@ -395,9 +458,16 @@ impl Warden {
                 }
             }
             match self.hand_over(front) {
-                Ok(()) => front.spares += 1,
-                // No process or descriptor is to be had. Whoever waits is told in time.
-                Err(_) => return Some(REFUSED),
+                Ok(()) => (front.spares, front.waits) = (front.spares + 1, false),
+                // No process or descriptor is to be had.
+                Err(error) => {
+                    if let (true, Some(link)) = (front.waits, &front.link) {
+                        let errno = error.raw_os_error().and_then(|errno| u8::try_from(errno).ok());
+                        let _ = send(link.as_fd(), &[REFUSED, errno.unwrap_or(AGAIN)], &[]);
+                        front.waits = false;
+                    }
+                    return Some(PAUSE);
+                }
             }
         }
         front.since = None;
@@ -405,33 +475,48 @@ impl Warden {
     }
 
     /// Forks a keeper and hands the front its socket.
-    fn hand_over(&self, front: &Front) -> io::Result<()> {
+    fn hand_over(&mut self, front: &Front) -> io::Result<()> {
         let Some(link) = &front.link else { return Ok(()) };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         let (lock, signals) = (self.lock.as_raw_fd(), self.signals.as_fd().as_raw_fd());
         let wardens = [lock, signals, ours.as_raw_fd(), link.as_raw_fd()];
         let kit = &self.kit;
-        sys::fork(move || {
+        let keeper = sys::fork(move || {
             sys::become_keeper(kit.null.as_fd(), &wardens);
-            if let Ok(idle) = Idle::new() {
+            if let Ok(idle) = Idle::new(kit) {
                 idle.keep(kit, theirs);
             }
         })?;
+        self.children.know(keeper);
         send(link.as_fd(), &[KEEPER], &[ours.as_fd()])
     }
 
     /// Reaps what has ended; the front's raw status if that has.
-    fn reap(&self, front: &Front) -> Option<i32> {
-        let (mut ended, mut is_lost) = (None, false);
-        while let Some((pid, status)) = sys::reap_any() {
-            if pid == front.pid {
-                ended = Some(status);
+    fn reap(&mut self, front: &Front) -> Option<i32> {
+        let (mut ended, mut gone, mut lost, mut left) = (None, false, false, false);
+        while let Some(child) = self.children.next_ended() {
+            if child.pid == front.pid {
+                ended = Some(child.status);
+            } else if child.was_known {
+                gone = true;
+                // One that ended by itself has left nothing.
+                lost |= child.status != 0 && !child.is_attendant;
+                left |= child.status != 0 && child.is_attendant;
             }
-            is_lost |= pid != front.pid && status != 0;
         }
-        if is_lost {
+        if lost {
             self.bury_all();
+        }
+        if left {
+            // Its job was over: what it had left in the background goes on; and so does, where one of each was killed at the same
+            // moment, who has left the session of the other's job, as nobody can tell them apart.
+            self.children.know_strangers();
+        } else if lost {
+            self.children.end_strangers();
+        }
+        if let (true, Some(cgroups)) = (gone, &self.kit.cgroups) {
+            Enclosure::sweep(cgroups.path());
         }
         ended
     }
@@ -442,7 +527,7 @@ impl Warden {
             let Ok(folder) = self.kit.jobs.folder(key) else { continue };
             let Some(record) = folder.read() else { continue };
             if record.boot_id == self.kit.boot_id && !record.keeper.is_alive() {
-                record.leader.map(kill_session);
+                record.end_rest();
             }
         }
     }
@@ -458,6 +543,8 @@ struct Front {
     since: Option<Instant>,
     /// It has said so.
     serves: bool,
+    /// It has none and waits for one.
+    waits: bool,
     /// It was told to end.
     stopping: bool,
 }

@@ -95,11 +95,7 @@ impl Fifo {
     pub(crate) fn collect(self) -> io::Result<Collector> {
         let Fifo { path, fd } = self;
         let name = Name(path);
-        let fd = Arc::new(fd);
-        let watched = sys::watch(Arc::clone(&fd), Interest::READABLE)?;
-        let told = Arc::new(Mutex::new(Told::default()));
-        let task = tokio::spawn(follow(watched, Arc::clone(&told)));
-        Ok(Collector { fd, told, task, _name: name })
+        Ok(Collector { _name: Some(name), ..Collector::new(fd)? })
     }
 }
 
@@ -156,21 +152,37 @@ async fn follow(watched: AsyncFd<Arc<OwnedFd>>, told: Arc<Mutex<Told>>) {
 pub(crate) struct Collector {
     fd: Arc<OwnedFd>,
     told: Arc<Mutex<Told>>,
-    task: tokio::task::JoinHandle<()>,
-    _name: Name,
+    _task: Task,
+    _name: Option<Name>,
 }
 
 impl Collector {
+    /// Reads a FIFO from now on, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// I/O errors of the runtime.
+    pub(crate) fn new(fifo: OwnedFd) -> io::Result<Self> {
+        let fd = Arc::new(fifo);
+        let watched = sys::watch(Arc::clone(&fd), Interest::READABLE)?;
+        let told = Arc::new(Mutex::new(Told::default()));
+        let task = Task(tokio::spawn(follow(watched, Arc::clone(&told))));
+        Ok(Collector { fd, told, _task: task, _name: None })
+    }
+
     /// All that was told, once the shell is over, and its length; longer than it may be, the bytes aren't whole.
-    pub(crate) fn finish(self) -> (Vec<u8>, usize) {
+    pub(crate) fn told(&self) -> (Vec<u8>, usize) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.read(&self.fd);
-        (std::mem::take(&mut told.bytes), told.length)
+        (told.bytes.clone(), told.length)
     }
 }
 
-impl Drop for Collector {
+/// A task that ends with its handle.
+#[derive(Debug)]
+struct Task(tokio::task::JoinHandle<()>);
+
+impl Drop for Task {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }

@@ -9,16 +9,19 @@ mod dialect;
 mod fifo;
 mod limits;
 mod line;
+mod note;
 mod running;
 mod simulate;
 mod state;
+mod store;
 mod told;
 mod unquote;
 mod words;
 mod wrap;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,12 +30,15 @@ use std::time::{Duration, Instant, SystemTime};
 use remora_identity::{Account, Authority, Permitted};
 
 pub use complete::{Completions, Wanted};
-pub(crate) use running::{Begun, Captures, Place, Running, begin};
+pub(crate) use fifo::Collector;
+pub(crate) use running::{Begun, Captures, Place, Running, Telling, begin};
 
 use crate::config::BaseEnvironment;
 use crate::environment::Environment;
+use crate::keeping::JobKey;
 use crate::outcome::How;
 use state::{Change, Map, State, TooLarge};
+use store::{Done, Saved, Store};
 
 /// How a line's changes came into a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +149,30 @@ struct Inner {
     created: SystemTime,
     state: Mutex<State>,
     usage: Mutex<Usage>,
+    /// None of one that ends with its server.
+    copy: Option<Copy>,
+}
+
+/// What is on the disk of a session.
+struct Copy {
+    store: Arc<Store>,
+    owner: Owner,
+    written: Mutex<Written>,
+}
+
+#[derive(Default)]
+struct Written {
+    done: VecDeque<Done>,
+    /// Digest of what was written last.
+    digest: Option<blake3::Hash>,
+    /// It was ended, and is not to be written again.
+    is_ended: bool,
+}
+
+impl Copy {
+    fn lock(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Usage {
@@ -172,6 +202,7 @@ impl Session {
         account: &Account,
         base: &BaseEnvironment,
         umask: u32,
+        copy: Option<Copy>,
     ) -> Result<Self, SessionError> {
         let mut bytes = [0; 16];
         rustix::rand::getrandom(bytes.as_mut_slice(), rustix::rand::GetRandomFlags::empty())
@@ -198,8 +229,82 @@ impl Session {
             created: SystemTime::now(),
             state: Mutex::new(state),
             usage: Mutex::new(usage),
+            copy,
         };
-        Ok(Session { inner: Arc::new(inner) })
+        let session = Session { inner: Arc::new(inner) };
+        session.save();
+        Ok(session)
+    }
+
+    /// One that was written by another server.
+    fn restored(saved: Saved, store: Arc<Store>) -> Self {
+        let Saved { id, name, owner, home, created, state, done } = saved;
+        // How long nobody has used it isn't written: it begins anew.
+        let usage = Usage { jobs: 0, since: Instant::now(), at: SystemTime::now() };
+        let written = Mutex::new(Written { done, ..Written::default() });
+        let copy = Some(Copy { store, owner, written });
+        let (state, usage) = (Mutex::new(state), Mutex::new(usage));
+        Session { inner: Arc::new(Inner { id, name, home, created, state, usage, copy }) }
+    }
+
+    /// Writes it to the disk, if it has changed since.
+    fn save(&self) {
+        let Some(copy) = &self.inner.copy else { return };
+        let mut written = copy.lock();
+        if written.is_ended {
+            return;
+        }
+        let Inner { id, name, home, created, .. } = &*self.inner;
+        let saved = Saved {
+            id: id.clone(),
+            name: name.clone(),
+            owner: copy.owner.clone(),
+            home: home.clone(),
+            created: *created,
+            state: self.state().clone(),
+            done: written.done.clone(),
+        };
+        let bytes = saved.compose();
+        let digest = blake3::hash(&bytes);
+        if written.digest == Some(digest) {
+            return;
+        }
+        match copy.store.write(id, &bytes) {
+            Ok(()) => written.digest = Some(digest),
+            Err(error) => {
+                tracing::error!(name, %error, "a session can't be written: it ends with this server");
+            }
+        }
+    }
+
+    /// It is no more: nothing of it stays on the disk.
+    fn end(&self) {
+        if let Some(copy) = &self.inner.copy {
+            copy.lock().is_ended = true;
+            copy.store.remove(&self.inner.id);
+        }
+    }
+
+    /// Notes what a job did to it. Written with the next save.
+    fn remember(&self, done: Done) {
+        if let Some(copy) = &self.inner.copy {
+            store::remember(&mut copy.lock().done, done);
+        }
+    }
+
+    fn done(&self, key: JobKey) -> Option<Done> {
+        self.inner.copy.as_ref()?.lock().done.iter().rev().find(|done| done.key == key).cloned()
+    }
+
+    /// What it answered to this job, under whichever server.
+    fn remembered(&self, key: JobKey) -> Option<Begun> {
+        let Done { change, answer, .. } = self.done(key)?;
+        answer.map(|(stdout, status)| Begun::Answered { stdout, status, change })
+    }
+
+    /// What this job changed, if that is merged.
+    fn merged(&self, key: JobKey) -> Option<SessionChange> {
+        self.done(key).map(|done| done.change)
     }
 
     /// Its name.
@@ -283,9 +388,16 @@ impl Session {
 
 /// Whose sessions they are: another's are absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Owner {
+pub(crate) struct Owner {
     uid: u32,
-    authority: Authority,
+    /// [`Authority::id`].
+    authority: String,
+}
+
+impl Owner {
+    fn of(account: &Account, authority: &Authority) -> Self {
+        Owner { uid: account.uid, authority: authority.id() }
+    }
 }
 
 /// All sessions of this process.
@@ -296,11 +408,39 @@ pub struct Sessions {
     /// Of this process; asked when it is first needed, since most processes have no session.
     umask: OnceLock<u32>,
     owners: Mutex<Vec<(Owner, BTreeMap<String, Session>)>>,
+    /// None where they end with this process.
+    store: Option<Arc<Store>>,
 }
 
 impl Sessions {
     pub(crate) fn new(base: BaseEnvironment, limits: SessionLimits) -> Self {
-        Sessions { base, limits, umask: OnceLock::new(), owners: Mutex::default() }
+        Sessions { base, limits, umask: OnceLock::new(), owners: Mutex::default(), store: None }
+    }
+
+    /// As [`Sessions::new`], with those that are in a folder, where what changes is written.
+    ///
+    /// # Errors
+    /// The folder can't be used.
+    pub(crate) fn kept(base: BaseEnvironment, limits: SessionLimits, folder: PathBuf) -> io::Result<Self> {
+        let store = Arc::new(Store::open(folder)?);
+        let mut owners: Vec<(Owner, BTreeMap<String, Session>)> = Vec::new();
+        for saved in store.all() {
+            let owner = saved.owner.clone();
+            let session = Session::restored(saved, Arc::clone(&store));
+            let one = (session.name().to_owned(), session);
+            match owners.iter_mut().find(|(whose, _)| *whose == owner) {
+                Some((_, own)) => own.extend([one]),
+                None => owners.push((owner, BTreeMap::from([one]))),
+            }
+        }
+        let store = Some(store);
+        Ok(Sessions { owners: Mutex::new(owners), store, ..Sessions::new(base, limits) })
+    }
+
+    /// One by its id, whosever it is.
+    fn by_id(&self, id: &str) -> Option<Session> {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.iter().flat_map(|(_, own)| own.values()).find(|session| session.inner.id == id).cloned()
     }
 
     /// Finds a session of who asks by its name or id, or makes one of that name; whether it was made.
@@ -310,7 +450,8 @@ impl Sessions {
     pub fn open(&self, permitted: Permitted<SessionName>) -> Result<(Session, bool), SessionError> {
         let (wanted, account, authority) = permitted.into_parts();
         check_name(&wanted.name)?;
-        self.with(&account, authority, |own| {
+        let owner = Owner::of(&account, &authority);
+        self.with(&owner, |own| {
             if let Some(session) = find(own, &wanted.name) {
                 session.touch();
                 return Ok((session.clone(), false));
@@ -322,7 +463,12 @@ impl Sessions {
             if own.len() >= self.limits.per_owner {
                 return Err(SessionError::TooMany(own.len()));
             }
-            let session = self.make(Some(&wanted.name), &account)?;
+            let copy = self.store.as_ref().map(|store| Copy {
+                store: Arc::clone(store),
+                owner: owner.clone(),
+                written: Mutex::default(),
+            });
+            let session = self.make(Some(&wanted.name), &account, copy)?;
             own.insert(wanted.name.clone(), session.clone());
             Ok((session, true))
         })
@@ -331,7 +477,7 @@ impl Sessions {
     /// The sessions of who asks, by name.
     pub fn list(&self, permitted: Permitted<()>) -> Vec<SessionInfo> {
         let ((), account, authority) = permitted.into_parts();
-        self.with(&account, authority, |own| own.values().map(Session::info).collect())
+        self.with(&Owner::of(&account, &authority), |own| own.values().map(Session::info).collect())
     }
 
     /// Forgets a session. Its jobs go on.
@@ -341,9 +487,10 @@ impl Sessions {
     pub fn end(&self, permitted: Permitted<SessionName>) -> Result<SessionInfo, SessionError> {
         let (wanted, account, authority) = permitted.into_parts();
         check_name(&wanted.name)?;
-        self.with(&account, authority, |own| {
+        self.with(&Owner::of(&account, &authority), |own| {
             let session = find(own, &wanted.name).cloned().ok_or(SessionError::Absent)?;
             own.remove(session.name());
+            session.end();
             Ok(session.info())
         })
     }
@@ -354,32 +501,37 @@ impl Sessions {
     /// [`SessionError`].
     pub fn apart(&self, permitted: Permitted<()>) -> Result<Session, SessionError> {
         let ((), account, _) = permitted.into_parts();
-        self.make(None, &account)
+        self.make(None, &account, None)
     }
 
-    fn make(&self, name: Option<&str>, account: &Account) -> Result<Session, SessionError> {
-        Session::new(name, account, &self.base, *self.umask.get_or_init(own_umask))
-    }
-
-    fn with<T>(
+    fn make(
         &self,
+        name: Option<&str>,
         account: &Account,
-        authority: Authority,
-        f: impl FnOnce(&mut BTreeMap<String, Session>) -> T,
-    ) -> T {
-        let owner = Owner { uid: account.uid, authority };
+        copy: Option<Copy>,
+    ) -> Result<Session, SessionError> {
+        Session::new(name, account, &self.base, *self.umask.get_or_init(own_umask), copy)
+    }
+
+    fn with<T>(&self, owner: &Owner, f: impl FnOnce(&mut BTreeMap<String, Session>) -> T) -> T {
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, sessions) in owners.iter_mut() {
-            sessions.retain(|_, session| !session.is_idle_for(self.limits.idle));
+            sessions.retain(|_, session| {
+                let is_idle = session.is_idle_for(self.limits.idle);
+                if is_idle {
+                    session.end();
+                }
+                !is_idle
+            });
         }
-        owners.retain(|(whose, sessions)| *whose == owner || !sessions.is_empty());
-        match owners.iter_mut().find(|(whose, _)| *whose == owner) {
+        owners.retain(|(whose, sessions)| whose == owner || !sessions.is_empty());
+        match owners.iter_mut().find(|(whose, _)| whose == owner) {
             Some((_, own)) => f(own),
             None => {
                 let mut own = BTreeMap::new();
                 let result = f(&mut own);
                 if !own.is_empty() {
-                    owners.push((owner, own));
+                    owners.push((owner.clone(), own));
                 }
                 result
             }

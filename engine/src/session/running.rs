@@ -1,4 +1,9 @@
 //! A job in a session: what the session makes of its request, and what becomes of the session at its end.
+//!
+//! Where jobs have keepers, the job may end under another server than began it: what is needed then is noted with the job
+//! ([`note`](super::note)), and its session keeps account of what it has merged ([`store`](super::store)).
+
+use std::path::PathBuf;
 
 use remora_identity::Account;
 
@@ -7,9 +12,11 @@ use super::fifo::{Collector, Folder};
 use super::line::{self, Joint, Reading};
 use super::simulate::{self, Answer, Machine, World};
 use super::state::{Map, State};
+use super::store::Done;
 use super::told::{self, Told};
 use super::wrap::{self, Line};
 use super::{Carried, Session, SessionChange, limits};
+use crate::keeping::JobKey;
 use crate::outcome::How;
 use crate::request::{JobRequest, Program};
 
@@ -31,22 +38,40 @@ pub(crate) struct Place {
 
 /// A job that runs in a session. While it lives the session isn't idle.
 pub(crate) struct Running {
-    session: Session,
+    pub(super) session: Session,
+    /// Which job it is, where its server may change.
+    pub(super) key: Option<JobKey>,
     /// The state that the job began with.
-    before: State,
-    means: Means,
+    pub(super) before: State,
+    pub(super) means: Means,
 }
 
 /// How what it changes is found out.
-enum Means {
+pub(super) enum Means {
     /// It can change nothing.
     Program,
     /// Its shell tells; also whether the line has ended it, where it may.
-    Told { collector: Collector, dialect: Dialect, may_exit: bool },
+    Told { ear: Ear, dialect: Dialect, may_exit: bool },
     /// Nobody will know: its shell can't tell.
     Untold,
     /// Nobody will know, for a reason that is ours.
     Lost(String),
+}
+
+/// Who reads what a shell tells.
+pub(super) enum Ear {
+    /// This process.
+    Here(Collector),
+    /// The job's keeper.
+    Keeper,
+}
+
+/// Where the shell of a job tells its state.
+pub(crate) enum Telling<'a> {
+    /// In a folder of this process.
+    Here(&'a Captures),
+    /// In its own folder, to its keeper.
+    Keeper { key: JobKey, path: PathBuf, captures: &'a Captures },
 }
 
 /// What beginning a job needs.
@@ -67,9 +92,16 @@ impl Captures {
 pub(crate) fn begin(
     session: Session,
     request: &mut JobRequest,
-    captures: &Captures,
+    telling: Telling<'_>,
     account: &Account,
 ) -> Begun {
+    let (captures, key) = match &telling {
+        Telling::Here(captures) => (*captures, None),
+        Telling::Keeper { captures, key, .. } => (*captures, Some(*key)),
+    };
+    if let Some(answered) = key.and_then(|key| session.remembered(key)) {
+        return answered;
+    }
     let shell = request.shell.clone().unwrap_or_else(|| account.shell.clone());
     let dialect = Dialect::of(&shell);
     let mut before = session.state().clone();
@@ -89,7 +121,7 @@ pub(crate) fn begin(
     }
     if let Reading::Commands(commands) = &reading {
         match simulate::carry_out(commands, dialect, &before, &captures.machine) {
-            Some(answer) => return answered(&session, &before, answer),
+            Some(answer) => return answered(&session, key, &before, answer),
             None => reading = Reading::Shell { is_right: true },
         }
     }
@@ -109,10 +141,10 @@ pub(crate) fn begin(
                 asks_status: line::mentions_status(line),
             };
             let may_exit = line.may_exit;
-            match capture(&line, dialect, &before, captures.folder.as_ref()) {
-                Ok((text, collector)) => {
+            match capture(&line, dialect, &before, &telling) {
+                Ok((text, ear)) => {
                     request.program = Program::Line(text);
-                    Means::Told { collector, dialect, may_exit }
+                    Means::Told { ear, dialect, may_exit }
                 }
                 Err(Untellable::Shell) => Means::Untold,
                 Err(Untellable::Fault(why)) => Means::Lost(why),
@@ -129,7 +161,7 @@ pub(crate) fn begin(
     request.umask = Some(before.umask);
     request.env.clear();
     session.begin_job();
-    Begun::Runs(Running { session, before, means }, place)
+    Begun::Runs(Running { session, key, before, means }, place)
 }
 
 /// Where a shell can begin a line whose directory has vanished: where its first command goes, if it goes there from anywhere. A
@@ -167,42 +199,66 @@ fn capture(
     line: &Line<'_>,
     dialect: Dialect,
     before: &State,
-    folder: Option<&Folder>,
-) -> Result<(Vec<u8>, Collector), Untellable> {
+    telling: &Telling<'_>,
+) -> Result<(Vec<u8>, Ear), Untellable> {
+    use std::os::unix::ffi::OsStrExt;
     if dialect == Dialect::Other {
         return Err(Untellable::Shell);
     }
-    let folder = folder.ok_or_else(|| Untellable::Fault("there is no folder to capture by".to_owned()))?;
-    let fifo = folder.fifo().map_err(Untellable::Fault)?;
-    let text = wrap::wrap(dialect, line, fifo.path(), before)
-        .filter(|text| text.len() < limits::VARIABLE)
-        .ok_or_else(|| {
-            let limit = limits::VARIABLE;
-            Untellable::Fault(format!("line, aliases and functions together are longer than {limit} bytes"))
-        })?;
-    let collector = fifo
-        .collect()
-        .map_err(|error| Untellable::Fault(format!("the state of the shell can't be read: {error}")))?;
-    Ok((text, collector))
-}
-
-fn answered(session: &Session, before: &State, answer: Answer) -> Begun {
-    let Answer { stdout, status, left, after } = answer;
-    let merged = session.merge(before, &after);
-    session.note_status(How::Exited(status.into()));
-    let change = |carried, note| session.change(carried, left, note);
-    match merged {
-        Ok(()) => Begun::Answered { stdout, status, change: change(Carried::Simulated, String::new()) },
-        Err(error) => {
-            // A shell would have taken it: nothing is kept, and that is said.
-            Begun::Answered { stdout, status, change: change(Carried::Lost, error.to_string()) }
+    let fault = |why: &str| Untellable::Fault(why.to_owned());
+    let wrapped = |path: &[u8]| {
+        wrap::wrap(dialect, line, path, before).filter(|text| text.len() < limits::VARIABLE).ok_or_else(
+            || {
+                let limit = limits::VARIABLE;
+                Untellable::Fault(format!(
+                    "line, aliases and functions together are longer than {limit} bytes"
+                ))
+            },
+        )
+    };
+    match telling {
+        Telling::Keeper { path, .. } => Ok((wrapped(path.as_os_str().as_bytes())?, Ear::Keeper)),
+        Telling::Here(captures) => {
+            let folder = captures.folder.as_ref().ok_or_else(|| fault("there is no folder to capture by"))?;
+            let fifo = folder.fifo().map_err(Untellable::Fault)?;
+            let text = wrapped(fifo.path())?;
+            let collector = fifo.collect().map_err(|error| {
+                Untellable::Fault(format!("the state of the shell can't be read: {error}"))
+            })?;
+            Ok((text, Ear::Here(collector)))
         }
     }
 }
 
+fn answered(session: &Session, key: Option<JobKey>, before: &State, answer: Answer) -> Begun {
+    let Answer { stdout, status, left, after } = answer;
+    let (carried, note) = match session.merge(before, &after) {
+        Ok(()) => (Carried::Simulated, String::new()),
+        // A shell would have taken it: nothing is kept, and that is said.
+        Err(error) => (Carried::Lost, error.to_string()),
+    };
+    session.note_status(How::Exited(status.into()));
+    let change = session.change(carried, left, note);
+    if let Some(key) = key.filter(|_| *before != after) {
+        let answer = (stdout.clone(), status);
+        session.remember(Done { key, change: change.clone(), answer: Some(answer) });
+    }
+    session.save();
+    Begun::Answered { stdout, status, change }
+}
+
 impl Running {
-    /// The job is over: merges what it changed.
-    pub(crate) fn settle(mut self, how: How) -> SessionChange {
+    /// Whether the job's keeper is to read what its shell tells.
+    pub(crate) fn is_heard_by_keeper(&self) -> bool {
+        matches!(self.means, Means::Told { ear: Ear::Keeper, .. })
+    }
+
+    /// The job is over: merges what it changed. What its shell told is given where its keeper has read it.
+    pub(crate) fn settle(mut self, how: How, told: Option<(Vec<u8>, usize)>) -> SessionChange {
+        // Under the server before, which had no time left to say so.
+        if let Some(change) = self.key.and_then(|key| self.session.merged(key)) {
+            return change;
+        }
         let means = std::mem::replace(&mut self.means, Means::Program);
         self.session.note_status(how);
         let mut left = false;
@@ -214,32 +270,46 @@ impl Running {
                 (Carried::NotCaptured, note.to_owned())
             }
             Means::Lost(why) => (Carried::Lost, why),
-            Means::Told { collector, dialect, may_exit } => {
-                let (bytes, length) = collector.finish();
-                if length > limits::CAPTURE {
-                    if let Some(after) = told::read_place(dialect, &bytes, &self.before) {
-                        // Where the line went always fits.
-                        let _ = self.session.merge(&self.before, &after);
-                    }
-                    let limit = limits::ENVIRONMENT;
-                    let note = format!(
-                        "the shell's state has {length} bytes, and a session's environment {limit} at most"
-                    );
-                    (Carried::Lost, note)
-                } else if let Some(Told { after, early }) = told::read(dialect, &bytes, &self.before) {
-                    left = may_exit && early && matches!(how, How::Exited(_));
-                    match self.session.merge(&self.before, &after) {
-                        Ok(()) => (Carried::Captured, String::new()),
-                        Err(error) => (Carried::Lost, error.to_string()),
-                    }
-                } else if length > 0 && !matches!(how, How::Signaled { .. }) {
-                    (Carried::Lost, "what the shell told of its state isn't whole".to_owned())
-                } else {
-                    (Carried::NotCaptured, untold(how).to_owned())
-                }
+            Means::Told { ear, dialect, may_exit } => {
+                let (bytes, length) = match ear {
+                    Ear::Here(collector) => collector.told(),
+                    Ear::Keeper => told.unwrap_or_default(),
+                };
+                let (carried, note, has_left) = self.merge(how, dialect, &bytes, length);
+                left = may_exit && has_left;
+                (carried, note)
             }
         };
-        self.session.change(carried, left, note)
+        let change = self.session.change(carried, left, note);
+        if let Some(key) = self.key.filter(|_| carried != Carried::Unchanged) {
+            self.session.remember(Done { key, change: change.clone(), answer: None });
+        }
+        self.session.save();
+        change
+    }
+
+    /// Merges what a shell told; how that went, what there is to say, and whether the shell ended before the line did.
+    fn merge(&self, how: How, dialect: Dialect, bytes: &[u8], length: usize) -> (Carried, String, bool) {
+        if length > limits::CAPTURE {
+            if let Some(after) = told::read_place(dialect, bytes, &self.before) {
+                // Where the line went always fits.
+                let _ = self.session.merge(&self.before, &after);
+            }
+            let limit = limits::ENVIRONMENT;
+            let note =
+                format!("the shell's state has {length} bytes, and a session's environment {limit} at most");
+            (Carried::Lost, note, false)
+        } else if let Some(Told { after, early }) = told::read(dialect, bytes, &self.before) {
+            let has_left = early && matches!(how, How::Exited(_));
+            match self.session.merge(&self.before, &after) {
+                Ok(()) => (Carried::Captured, String::new(), has_left),
+                Err(error) => (Carried::Lost, error.to_string(), has_left),
+            }
+        } else if length > 0 && !matches!(how, How::Signaled { .. }) {
+            (Carried::Lost, "what the shell told of its state isn't whole".to_owned(), false)
+        } else {
+            (Carried::NotCaptured, untold(how).to_owned(), false)
+        }
     }
 }
 
@@ -252,7 +322,7 @@ impl Drop for Running {
 /// Why a shell told nothing.
 fn untold(how: How) -> &'static str {
     match how {
-        How::Signaled { .. } => "the shell was killed",
+        How::Signaled { .. } | How::KeeperLost => "the shell was killed",
         _ => "the line set an EXIT trap of its own, replaced its shell, or the shell couldn't run it",
     }
 }

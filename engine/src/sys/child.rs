@@ -64,6 +64,8 @@ pub(super) struct Scene {
     pub(super) address_space: Option<libc::rlimit>,
     pub(super) cgroup: c_int,
     pub(super) umask: Option<libc::mode_t>,
+    /// The process with which the child ends, a keeper; 0 is none.
+    pub(super) keeper: c_int,
     /// 1 where the root had to do.
     pub(super) in_root: AtomicU32,
     pub(super) failed_step: AtomicU32,
@@ -91,6 +93,9 @@ fn perform(scene: &Scene) -> (ChildStep, c_int) {
     // SAFETY: numbers only. A new child leads neither a group nor a session, so this can't fail for that reason.
     if unsafe { if scene.is_led { libc::setpgid(0, 0) } else { libc::setsid() } } < 0 {
         return (ChildStep::Session, last_errno());
+    }
+    if scene.keeper != 0 && !ends_with_parent(if scene.is_led { 0 } else { scene.keeper }) {
+        return (ChildStep::Session, libc::ESRCH);
     }
     // An ignored signal stays ignored through exec, and Rust programs ignore SIGPIPE: everything gets its default.
     reset_signals();
@@ -182,6 +187,18 @@ fn execute(scene: &Scene) -> (ChildStep, c_int) {
     let (errno, candidate) = denied.unwrap_or(last);
     scene.failed_candidate.store(candidate, Ordering::Release);
     (ChildStep::Execute, errno)
+}
+
+/// Has the kernel kill this process when its parent ends (`PR_SET_PDEATHSIG`, prctl(2)), which holds through execve(2) but for
+/// set-id programs: a keeper may be killed before anything is written of what it started. It is the end of the parent's *thread*
+/// that counts: a keeper starts its commands from the one that lives as long as it does. `false` where the parent, by its number, has
+/// ended already; 0 is any.
+pub(super) fn ends_with_parent(parent: c_int) -> bool {
+    // SAFETY: numbers only.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        parent == 0 || libc::getppid() == parent
+    }
 }
 
 /// Gives every signal its default action.

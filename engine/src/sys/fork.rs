@@ -34,19 +34,6 @@ pub(crate) fn fork(f: impl FnOnce()) -> io::Result<i32> {
     }
 }
 
-/// A child of this process that is over, reaped: its process id, and its raw status. None where there is none.
-pub(crate) fn reap_any() -> Option<(i32, i32)> {
-    let mut status = 0;
-    loop {
-        // SAFETY: `status` is writable.
-        match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
-            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            pid if pid > 0 => return Some((pid, status)),
-            _ => return None,
-        }
-    }
-}
-
 /// Makes a copy of the warden a keeper: in a session of its own, with `null` as descriptors 0, 1 and 2, and without the
 /// descriptors that are the warden's alone. Those belong to values that the copy never drops.
 pub(crate) fn become_keeper(null: BorrowedFd<'_>, own: &[RawFd]) {

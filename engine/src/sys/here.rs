@@ -38,6 +38,7 @@ impl Here {
         unsafe {
             (*scene).stdio = plan.stdio.map(|fd| fd.as_raw_fd());
             (*scene).cgroup = plan.cgroup.map_or(-1, |fd| fd.as_raw_fd());
+            (*scene).keeper = libc::getpid();
         }
         // No handler of this process may run in the copy.
         let before = set_signal_mask(u64::MAX);

@@ -9,7 +9,7 @@ use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::atomic::Ordering;
 
-use super::child::{ChildStep, Scene, child, last_errno, reset_signal, set_signal_mask};
+use super::child::{ChildStep, Scene, child, ends_with_parent, last_errno, reset_signal, set_signal_mask};
 use super::plan::Area;
 
 /// Bytes of input that were typed and not read, at most.
@@ -160,6 +160,9 @@ pub(super) fn run(area: &Area, scene: *mut Scene, reports: c_int, spawner: c_int
 /// Makes the session, takes the terminal, and clones the command.
 fn begin(area: &Area, scene: &Scene) -> Result<c_int, (ChildStep, c_int)> {
     let [terminal, ..] = scene.stdio;
+    if scene.keeper != 0 && !ends_with_parent(scene.keeper) {
+        return Err((ChildStep::Session, libc::ESRCH));
+    }
     // SAFETY: a static string and numbers. A new child leads no group, so it can make a session, and nobody else has this
     // terminal as theirs (ioctl_tty(2)).
     unsafe {

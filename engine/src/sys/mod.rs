@@ -10,6 +10,7 @@ mod here;
 mod host;
 mod leader;
 mod memory;
+mod orphans;
 mod plan;
 mod signals;
 mod spawner;
@@ -19,11 +20,14 @@ mod watch;
 
 pub use account::{AccountError, AccountKey, account};
 pub(crate) use child::ChildStep;
-pub(crate) use fork::{become_keeper, fork, is_single_threaded, reap_any, signal_process};
+pub(crate) use fork::{become_keeper, fork, is_single_threaded, signal_process};
 pub(crate) use here::Here;
 pub use host::{boot_id, hostname};
 pub(crate) use leader::{LONGEST_REPORT, MOST_UNREAD, Report};
 pub(crate) use memory::{Piece, SharedMemory, View};
+pub(crate) use orphans::{
+    ATTENDANT, Orphans, adopt_orphans, become_attendant, first_over, reap_but, reap_rest, reap_status,
+};
 pub(crate) use plan::Plan;
 pub(crate) use signals::{Signals, inherited_socket, unblock_signals};
 pub(crate) use spawner::{Command, Failed, Spawned, Spawner};

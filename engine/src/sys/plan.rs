@@ -133,6 +133,7 @@ impl Area {
             address_space: plan.address_space.map(|wanted| both(wanted.min(hard_limit(Resource::As)))),
             cgroup: -1,
             umask: plan.umask.map(|mask| mask as libc::mode_t & 0o777),
+            keeper: 0,
             in_root: AtomicU32::new(0),
             failed_step: AtomicU32::new(0),
             failed_errno: AtomicI32::new(0),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Signals that are blocked, and wait to be read.
 #[derive(Debug)]
@@ -40,6 +40,12 @@ impl Signals {
         // The signal's number is the first field (signalfd(2)).
         let number = info.first_chunk::<4>().filter(|_| read == info.len())?;
         i32::try_from(u32::from_ne_bytes(*number)).ok()
+    }
+}
+
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

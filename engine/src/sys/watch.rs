@@ -13,6 +13,7 @@ pub(crate) trait Owning: AsRawFd {}
 
 impl Owning for OwnedFd {}
 impl Owning for Arc<OwnedFd> {}
+impl Owning for super::Signals {}
 
 /// Has the caller's runtime watch a descriptor.
 ///

@@ -11,7 +11,7 @@ use tracing::info;
 use super::Connection;
 use crate::detached::{self, Begun, Looked, Note, Owner, Watching};
 use crate::job::{self, Subject};
-use crate::registry::request_digest;
+use crate::record::request_digest;
 use crate::settings::Settings;
 
 /// Why the channel of a detached job is closed.

@@ -367,5 +367,6 @@ fn status(error: &NotStarted) -> u8 {
         Blame::CannotExec => 126,
         Blame::HostFull => 194,
         Blame::Internal => 199,
+        Blame::Unknown => 198,
     }
 }

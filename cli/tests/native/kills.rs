@@ -1,0 +1,124 @@
+//! Fronts and wardens killed again and again while commands of all kinds run: no byte and no outcome is lost, and nothing runs twice.
+//!
+//! The long form: `REMORA_KILLS=200,100 cargo test --release -p remora --test native kills:: -- --nocapture` (fronts, wardens).
+//! `REMORA_SEED` replays its pauses.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use remora_testkit::{eventually, odd_child, pattern};
+
+use crate::bench::{Home, PATIENCE, Server, run, signal, text};
+
+/// Bytes that a flooding command prints.
+const FLOOD: usize = 8 << 20;
+
+/// splitmix64.
+fn chance(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *seed;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn kills() -> (usize, usize) {
+    let given = std::env::var("REMORA_KILLS").unwrap_or_default();
+    let parsed = given
+        .split_once(',')
+        .and_then(|(fronts, wardens)| Some((fronts.parse().ok()?, wardens.parse().ok()?)));
+    parsed.unwrap_or((6, 3))
+}
+
+/// Runs one command of a kind; whether it was begun, or else refused before anything of it was sent.
+fn one(home: &Home, target: &str, kind: usize, id: &str) -> bool {
+    let ids = home.path("ids");
+    let note = format!("echo {id} >> '{}'", text(&ids));
+    let (terminal, line, wanted) = match kind {
+        0 => (false, format!("{note}; echo {id}; exit 7"), format!("{id}\n").into_bytes()),
+        1 => {
+            let line = format!("{note}; for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.2; done; exit 7");
+            (false, line, b"1\n2\n3\n4\n5\n6\n7\n8\n".to_vec())
+        }
+        2 => (false, format!("{note}; '{}' flood {FLOOD} 0; exit 7", text(&odd_child())), pattern(FLOOD)),
+        _ => (
+            true,
+            format!("{note}; stty size; sleep 0.5; echo {id}; exit 7"),
+            format!("0 0\r\n{id}\r\n").into_bytes(),
+        ),
+    };
+    let flags: &[&str] = if terminal { &["-tt"] } else { &[] };
+    let done = run(home.exec(flags.iter().copied().chain(["--heartbeat", "1s", target, line.as_str()])));
+    if done.status == 194 {
+        return false;
+    }
+    assert_eq!(done.status, 7, "{id}: {}", done.err());
+    let is_same =
+        if terminal { done.stdout.ends_with(format!("{id}\r\n").as_bytes()) } else { done.stdout == wanted };
+    assert!(is_same, "{id}: {} of {} bytes: {}", done.stdout.len(), wanted.len(), done.err());
+    true
+}
+
+#[test]
+fn no_kill_of_a_front_or_a_warden_loses_a_byte_or_an_outcome_or_runs_anything_twice() {
+    let seed = std::env::var("REMORA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(4);
+    let _ = writeln!(std::io::stderr(), "REMORA_SEED={seed}");
+    let (fronts, wardens) = kills();
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    let mut server = Server::start_to_leave(&home, 0);
+    home.write(".ssh/known_hosts", &server.known_line(&home, "host_key"));
+    let (target, port) = (server.target(), server.port);
+    let (over, count, refused) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let begun: Vec<String> = std::thread::scope(|scope| {
+        let commands: Vec<_> = (0..4)
+            .map(|kind| {
+                let (home, target, over, count, refused) = (&home, &target, &over, &count, &refused);
+                scope.spawn(move || {
+                    let mut begun = Vec::new();
+                    while !over.load(Ordering::Relaxed) {
+                        let id = format!("job-{}", count.fetch_add(1, Ordering::Relaxed));
+                        if one(home, target, kind, &id) {
+                            begun.push(id);
+                        } else {
+                            refused.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    begun
+                })
+            })
+            .collect();
+        let mut seed = seed;
+        let (mut left_fronts, mut left_wardens) = (fronts, wardens);
+        while left_fronts + left_wardens > 0 && !commands.iter().any(|one| one.is_finished()) {
+            std::thread::sleep(Duration::from_millis(300 + chance(&mut seed) % 500));
+            if chance(&mut seed) % (left_fronts + left_wardens) as u64 >= left_fronts as u64 {
+                left_wardens -= 1;
+                // As the service manager would.
+                server.kill_at_once();
+                server = Server::start_to_leave(&home, port);
+            } else {
+                left_fronts -= 1;
+                let front = server.front();
+                signal(front, "KILL");
+                eventually(PATIENCE, "another front", || server.front() != front);
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        commands.into_iter().flat_map(|one| one.join().unwrap()).collect()
+    });
+    let mut times: HashMap<String, usize> = HashMap::new();
+    for id in home.text("ids").lines() {
+        *times.entry(id.to_owned()).or_default() += 1;
+    }
+    println!(
+        "{fronts} fronts and {wardens} wardens killed: {} commands run, {} refused before they were sent",
+        begun.len(),
+        refused.load(Ordering::Relaxed)
+    );
+    assert!(begun.iter().all(|id| times.remove(id) == Some(1)), "each ran once");
+    assert!(times.is_empty(), "of what was refused nothing ran: {times:?}");
+    eventually(PATIENCE, "no folder is left", || crate::keepers::jobs(&home) == 0);
+}
