@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use remora_testkit::{children, eventually, group_members};
+use remora_testkit::{children, eventually, group_members, is_alive};
 use serde_json::Value;
 
 use crate::bench::{Client, Done, Home, PATIENCE, Server, run, run_on_terminal, signal};
@@ -14,8 +14,10 @@ fn server_with(home: &Home, flags: &[&str]) -> Server {
     }
     // A server that is started anew has the same address there, and another port.
     let socket = target(home);
-    let mut command = Server::command_to_leave(home, &["host_key"], "state");
-    command.args(["--listen", "native://127.0.0.1:0", "--listen", &socket]).args(flags);
+    let usual = Server::command(home, &["host_key"]);
+    let usual: Vec<_> = usual.get_args().filter(|one| *one != "--stop-jobs").map(ToOwned::to_owned).collect();
+    let mut command = home.remora();
+    command.args(usual).args(["--listen", "native://127.0.0.1:0", "--listen", &socket]).args(flags);
     let server = Server::spawn(home, command);
     home.write(".ssh/known_hosts", &server.known_line(home, "host_key"));
     server
@@ -23,6 +25,12 @@ fn server_with(home: &Home, flags: &[&str]) -> Server {
 
 fn server(home: &Home) -> Server {
     server_with(home, &["--stop-jobs"])
+}
+
+/// The folders of jobs.
+fn folders(home: &Home) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(home.path("state/jobs")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.is_dir()).collect()
 }
 
 fn target(home: &Home) -> String {
@@ -52,13 +60,27 @@ fn jobs(home: &Home) -> Vec<Value> {
     object["jobs"].as_array().unwrap().clone()
 }
 
+/// The process that serves, which the first one has started.
+fn front(server: &Server) -> i32 {
+    let is_front = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains("--warden-link=") && is_alive(*pid)
+    };
+    let mut found = None;
+    eventually(PATIENCE, "a front", || {
+        found = children(server.pid()).into_iter().find(is_front);
+        found.is_some()
+    });
+    found.unwrap()
+}
+
 /// Kills the process that serves, and waits for the next one.
 fn kill_front(home: &Home, server: &Server) {
-    let first = server.front();
+    let first = front(server);
     signal(first, "KILL");
     eventually(PATIENCE, "another front", || {
         // The dead one's socket may live for as long as the last of its threads.
-        server.front() != first && std::os::unix::net::UnixStream::connect(home.path("s")).is_ok()
+        front(server) != first && std::os::unix::net::UnixStream::connect(home.path("s")).is_ok()
     });
 }
 
@@ -90,12 +112,11 @@ fn a_detached_command_outlives_its_client_and_its_front_and_nothing_is_lost() {
     assert_eq!(object["stdout"]["blake3"], blake3::hash(whole.as_bytes()).to_hex().as_str());
     assert_eq!((&object["spool"]["was_full"], &object["proven"]), (&Value::Bool(false), &Value::Bool(true)));
     // Its keeper is gone, and its folder isn't until it is forgotten.
-    let folders = || crate::keepers::jobs(&home);
-    assert_eq!(folders(), 1);
+    assert_eq!(folders(&home).len(), 1);
     kill_front(&home, &server);
     verb(&home, &["wait", &id]).ended(7);
     verb(&home, &["forget", &id]).ended(0);
-    assert_eq!(folders(), 0);
+    assert_eq!(folders(&home).len(), 0);
     verb(&home, &["logs", &id]).complained(196, "remora: unix:", "no detached job of yours");
 }
 
@@ -335,7 +356,7 @@ fn those_that_are_over_are_kept_for_a_number_and_a_time() {
     home.write("config.toml", "detached_kept_seconds = 0\n");
     kill_front(&home, &first);
     eventually(PATIENCE, "all that are over are gone", || jobs(&home).len() == 1);
-    assert_eq!(crate::keepers::jobs(&home), 1);
+    assert_eq!(folders(&home).len(), 1);
 }
 
 #[test]
@@ -393,7 +414,7 @@ fn a_job_that_was_there_before_a_reboot_is_told_as_lost_by_it() {
     // All its processes are gone, and the boot is another.
     signal(keeper, "KILL");
     signal(-group, "KILL");
-    let folder = fs::read_dir(home.path("state/jobs")).unwrap().next().unwrap().unwrap().path();
+    let folder = folders(&home).remove(0);
     let mut record = fs::read(folder.join("record")).unwrap();
     record[5..21].fill(7);
     fs::write(folder.join("record"), record).unwrap();
