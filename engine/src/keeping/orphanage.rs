@@ -49,6 +49,11 @@ impl Orphanage {
         self.known.insert(pid);
     }
 
+    /// How many there are, strangers who are let be among them.
+    pub(super) fn count(&self) -> usize {
+        self.known.len()
+    }
+
     /// The next child that has ended, reaped.
     pub(super) fn next_ended(&mut self) -> Option<Ended> {
         let pid = sys::first_over()?;

@@ -20,7 +20,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
-use super::folder::Jobs;
+use super::folder::{JobKey, Jobs};
 use super::keeper::{Idle, Kit};
 use super::orphanage::Orphanage;
 use crate::cgroup::Parent;
@@ -33,6 +33,9 @@ const SPARES: usize = 2;
 
 /// A keeper that was used is replaced after so long, and not while its command is starting; at once where none is left.
 const DELAY: Duration = Duration::from_millis(1);
+
+/// How long a warden that ends waits for keepers that have nothing to do any more.
+const SEEING_OFF: Duration = Duration::from_millis(500);
 
 /// A pause where the kernel refuses a process.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -346,6 +349,7 @@ impl Warden {
             has_served = has_ever_served;
             // One that was never ready would not be the next time.
             if was_told || !has_served {
+                self.see_off();
                 return Ok(end);
             }
             report(&match end {
@@ -519,6 +523,26 @@ impl Warden {
             Enclosure::sweep(cgroups.path());
         }
         ended
+    }
+
+    /// Waits for a moment for the keepers that have no job any more, so that nothing of theirs is left.
+    fn see_off(&mut self) {
+        let until = Instant::now() + SEEING_OFF;
+        loop {
+            while self.children.next_ended().is_some() {}
+            if let Some(cgroups) = &self.kit.cgroups {
+                Enclosure::sweep(cgroups.path());
+            }
+            let keep = |key: &JobKey| {
+                let record = self.kit.jobs.folder(*key).ok().and_then(|folder| folder.read());
+                record.is_some_and(|record| record.keeper.is_alive())
+            };
+            let busy = self.kit.jobs.all().unwrap_or_default().iter().filter(|key| keep(key)).count();
+            if self.children.count() <= busy || Instant::now() >= until {
+                return;
+            }
+            std::thread::sleep(DELAY);
+        }
     }
 
     /// Ends what runs of jobs whose keepers are gone. Their folders are left to the server, which tells.
