@@ -260,6 +260,64 @@ fn who_shows_another_host_key_is_not_come_back_to() {
 }
 
 #[test]
+fn whose_key_was_removed_meanwhile_does_not_come_back_and_knowing_the_job_is_worth_nothing() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let mut client = Client::start(home.exec(["--linger", "1s", &target, "echo $$; exec sleep 1000"]));
+    let group = client.number();
+    home.write("authorized_keys", "");
+    proxy.cut();
+    let done = client.finish().ended(198);
+    assert!(done.err().contains("lost: "), "{}", done.err());
+    assert!(done.err().contains("does not accept"), "{}", done.err());
+    eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
+}
+
+/// The lid is closed while a flood is on its way in either direction, for longer than the heartbeat.
+#[test]
+fn a_client_that_was_suspended_goes_on_to_the_byte() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let input = pattern(30_000_000);
+    let mut command = home.exec(BEAT.into_iter().chain([&*server.target(), "sleep 1; cat"]));
+    command.stdin(std::process::Stdio::piped());
+    let mut client = Client::start(command);
+    let mut stdin = client.child.stdin.take().unwrap();
+    let given = input.clone();
+    let feed = std::thread::spawn(move || stdin.write_all(&given).unwrap());
+    server.wait_for_log("job started");
+    for _ in 0..2 {
+        client.signal("STOP");
+        std::thread::sleep(2 * STALL);
+        client.signal("CONT");
+        std::thread::sleep(STALL / 3);
+    }
+    let done = client.finish().ended(0);
+    feed.join().unwrap();
+    assert!(done.stdout == input, "{} bytes", done.stdout.len());
+}
+
+#[test]
+fn on_a_terminal_of_its_own_two_ctrl_c_leave_while_the_connection_is_lost() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let screen = Screen::open(&home, 12);
+    screen.enter(&format!(
+        "clear; {REMORA} exec -t --linger 1s {target} 'echo ready; sleep 1000'; echo left with $?"
+    ));
+    screen.shows("ready");
+    proxy.lead_to(nowhere());
+    proxy.cut();
+    screen.shows("s ago; reconnecting, Ctrl-C twice");
+    screen.press(&["C-c"]);
+    assert!(!screen.text().contains("left with"), "one may be for the command");
+    screen.press(&["C-c"]);
+    screen.shows("left with 198");
+}
+
+#[test]
 fn on_a_terminal_a_line_tells_of_the_loss_and_is_gone_when_the_connection_is_back() {
     let home = Home::with_key();
     let server = Server::start(&home);
