@@ -243,6 +243,7 @@ impl Connection {
             ServerEvent::Data { channel, offset, bytes } => {
                 if let Some(entry) = self.entry(channel)
                     && let Err(error) = entry.write(offset, bytes)
+                    && !entry.is_detaching()
                 {
                     // The end of the protocol has checked order and credit; the engine can only disagree by a fault of ours.
                     warn!(peer = %self.peer, %error, "stdin refused by the engine");

@@ -84,9 +84,10 @@ pub(super) async fn detach(
     if !attached.begin_detaching() {
         return Err(refused("the job is over"));
     }
-    let (detached, has_terminal) = (plan(&how), record.start.terminal.is_some());
-    // What a host signs of a detached job is nothing.
-    let start = proto::Start { detach: Some(how), sign_receipt: false, ..record.start };
+    let detached = plan(&how);
+    // Nobody else has what its client would have given, unless it is typed. What a host signs of a detached job is nothing.
+    let no_stdin = record.start.no_stdin || record.start.terminal.is_none();
+    let start = proto::Start { detach: Some(how), sign_receipt: false, no_stdin, ..record.start };
     let mut note = Note::new(owner, &start, record.request, &record.subject);
     note.started_unix_ns = record.started_unix_ns;
     let note = note.encode_to_vec();
@@ -98,10 +99,6 @@ pub(super) async fn detach(
     let added = jobs.add(&settings.engine, DetachedJob { key, note, detached, state });
     // Only now: whoever comes back for it finds it here or there.
     settings.registry.end_detaching(&attached, true);
-    if !has_terminal {
-        // Nobody else has what its client would have given.
-        let _ = attached.job.end_input(attached.job.input_given());
-    }
     drop(reserved);
     added.map_err(|error| {
         let text = format!("the command is detached, and what it prints can't be read: {error}");

@@ -160,6 +160,10 @@ impl DetachedJobs {
             looking: AtomicUsize::new(0),
         });
         if let Some(job) = &entry.job {
+            if entry.note.start.as_ref().is_some_and(|start| start.no_stdin && start.terminal.is_none()) {
+                // It has none from its start, or has had what its client gave before it was detached.
+                let _ = job.end_input(job.input_given());
+            }
             let seen = Arc::downgrade(&entry);
             job.observe(Arc::new(move || seen.upgrade().iter().for_each(|entry| entry.look())));
             entry.look();
