@@ -10,7 +10,7 @@ use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use jobs::{
-    Attach, Detaching, Forget, Jobs, LogStream, Logs, OnFull, Renew, SignalJob, Stop, Wait, Which,
+    Attach, Detach, Detaching, Forget, Jobs, LogStream, Logs, OnFull, Renew, SignalJob, Stop, Wait, Which,
 };
 pub(crate) use receipt::{Receipt, ReceiptCommand, Show, Verify};
 
@@ -45,6 +45,7 @@ pub(crate) enum Command {
     Stop(Box<Stop>),
     Forget(Box<Forget>),
     Renew(Box<Renew>),
+    Detach(Box<Detach>),
     Serve(Box<Serve>),
     /// Check or read the receipt of a command
     Receipt(Receipt),

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         Command::Stop(stop) => commands::jobs::verbs::stop(&stop),
         Command::Forget(forget) => commands::jobs::verbs::forget(&forget),
         Command::Renew(renew) => commands::jobs::verbs::renew(&renew),
+        Command::Detach(detach) => commands::jobs::verbs::detach(&detach),
         Command::Serve(serve) => commands::serve::run(*serve),
         Command::Receipt(receipt) => match receipt.command {
             ReceiptCommand::Verify(verify) => commands::receipt::verify::run(&verify),

@@ -16,6 +16,10 @@ pub(crate) struct Ready {
     pub(crate) answers: Vec<proto::Answer>,
     /// Channels whose jobs go on elsewhere.
     pub(crate) taken: Vec<u32>,
+    /// Channels whose jobs are detached now.
+    pub(crate) detached: Vec<u32>,
+    /// Starts that had to wait.
+    pub(crate) again: Vec<(u32, proto::Start)>,
     /// Detached jobs whose start has come to an end: their channels, and their process ids or why they aren't there.
     pub(crate) begun: Vec<(u32, Subject, Result<u64, proto::NotStarted>)>,
     pub(crate) task: Option<Waker>,
@@ -72,6 +76,13 @@ impl Attachment {
             ready.mark(channel);
             ready.wake();
         })
+    }
+
+    /// Tells the connection that the job is detached.
+    pub(crate) fn tell_detached(&self) {
+        let mut ready = self.bell.lock();
+        ready.detached.push(self.channel);
+        ready.wake();
     }
 
     /// Tells the connection that the job goes on elsewhere.

@@ -152,7 +152,7 @@ impl Connection {
             }
         }
         loop {
-            let (channels, answers, taken, begun) = {
+            let (channels, answers, taken, begun, detached, again) = {
                 let mut ready = self.bell.lock();
                 ready.task = Some(cx.waker().clone());
                 (
@@ -160,12 +160,22 @@ impl Connection {
                     std::mem::take(&mut ready.answers),
                     std::mem::take(&mut ready.taken),
                     std::mem::take(&mut ready.begun),
+                    std::mem::take(&mut ready.detached),
+                    std::mem::take(&mut ready.again),
                 )
             };
             for channel in taken {
                 self.jobs.remove(&channel);
                 self.unsettled.retain(|(unsettled, _)| *unsettled != channel);
                 self.link.end.detach(channel, ELSEWHERE);
+            }
+            for channel in detached {
+                self.jobs.remove(&channel);
+                self.tell_detached(channel);
+            }
+            for (channel, start) in again {
+                self.starting -= 1;
+                self.start(channel, &start);
             }
             answers.iter().for_each(|answer| self.link.end.answer(answer));
             for (channel, subject, result) in begun {
@@ -233,6 +243,7 @@ impl Connection {
             ServerEvent::Data { channel, offset, bytes } => {
                 if let Some(entry) = self.entry(channel)
                     && let Err(error) = entry.write(offset, bytes)
+                    && !entry.is_detaching()
                 {
                     // The end of the protocol has checked order and credit; the engine can only disagree by a fault of ours.
                     warn!(peer = %self.peer, %error, "stdin refused by the engine");
@@ -329,6 +340,9 @@ impl Connection {
             _ => {}
         }
         let settings = self.settings.borrow().clone();
+        if self.is_detached(start, &settings) {
+            return self.tell_detached(channel);
+        }
         let place = self.place(channel);
         let asked = Asked {
             owner: Owner::of(&self.who),
@@ -356,6 +370,9 @@ impl Connection {
                 (entry, at)
             }
             Claim::Elsewhere => return self.link.end.detach(channel, ELSEWHERE),
+            Claim::Later(entry) => return self.start_later(channel, start, entry),
+            // It was detached just now.
+            Claim::NotStarted(_) if self.is_detached(start, &settings) => return self.tell_detached(channel),
             Claim::NotStarted(why) => {
                 info!(peer = %self.peer, user = %self.who.user(), reason = %why.text, "job not started");
                 let receipt = subject.not_started(&settings, why, self.host_key.as_ref());
@@ -422,7 +439,7 @@ impl Connection {
     fn attend(&mut self, channel: u32) -> std::io::Result<()> {
         let place = self.place(channel);
         let Some(Served { entry, stopped }) = self.jobs.get_mut(&channel) else { return Ok(()) };
-        if !entry.is_at(&place) {
+        if !entry.is_at(&place) || entry.is_detaching() {
             return Ok(());
         }
         let job = &entry.job;
@@ -483,7 +500,10 @@ impl Connection {
             if !entry.is_at(&place) {
                 continue;
             }
-            if self.left || entry.linger().is_zero() {
+            if entry.is_detaching() {
+                // Whoever asked for that wants it to go on.
+                settings.registry.lose(&entry, &place, settings.max_unattended);
+            } else if self.left || entry.linger().is_zero() {
                 settings.registry.forget(&entry);
                 end_unseen(entry.job.clone(), settings.vanished_grace, EndReason::ClientGone);
             } else {

@@ -49,6 +49,9 @@ pub(crate) struct Record {
     pub(crate) request: [u8; 32],
     /// How long it is kept while nobody is attached.
     pub(crate) linger: Duration,
+    /// Its start, as it is [`kept`].
+    pub(crate) start: proto::Start,
+    pub(crate) started_unix_ns: u64,
 }
 
 /// A record as bytes. Fields are only ever added.
@@ -69,6 +72,10 @@ struct Note {
     /// The command and no more, where its receipt is to be signed.
     #[prost(message, optional, tag = "7")]
     to_sign: Option<proto::Start>,
+    #[prost(message, optional, tag = "8")]
+    start: Option<proto::Start>,
+    #[prost(uint64, tag = "9")]
+    started_unix_ns: u64,
 }
 
 impl Record {
@@ -87,6 +94,8 @@ impl Record {
             linger_ms: u64::try_from(self.linger.as_millis()).unwrap_or(u64::MAX),
             working_directory: self.subject.working_directory.clone(),
             to_sign,
+            start: Some(self.start.clone()),
+            started_unix_ns: self.started_unix_ns,
         };
         note.encode_to_vec()
     }
@@ -106,8 +115,15 @@ impl Record {
             subject,
             request: note.request.try_into().ok()?,
             linger: Duration::from_millis(note.linger_ms),
+            start: note.start.unwrap_or_default(),
+            started_unix_ns: note.started_unix_ns,
         })
     }
+}
+
+/// A start message without what may be secret or matters to its connection alone.
+pub(crate) fn kept(start: &proto::Start) -> proto::Start {
+    proto::Start { environment: Vec::new(), epoch: Vec::new(), resume: None, ..start.clone() }
 }
 
 /// What is the same in each repetition of a start.
@@ -131,7 +147,8 @@ mod tests {
             evidence: Evidence::new(&start),
         };
         let (id, request, linger) = ([7; 16], request_digest(&start), Duration::from_secs(600));
-        (Record { owner, id, subject, request, linger }, start)
+        let record = Record { owner, id, subject, request, linger, start: kept(&start), started_unix_ns: 5 };
+        (record, start)
     }
 
     #[test]

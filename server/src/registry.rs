@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use crate::attachment::Attachment;
 use crate::job::{self, Subject};
 use crate::lost;
-use crate::record::{JobId, Owner, Record, request_digest};
+use crate::record::{JobId, Owner, Record, kept, request_digest};
 
 /// How long a job that nobody has come back for is kept once it is ended, for who comes late and wants to know.
 const KEPT: Duration = Duration::from_secs(600);
@@ -35,6 +35,16 @@ struct State {
     attached: Result<Attachment, Instant>,
     /// Counts attachments and losses, so that a timer knows whether it is still meant.
     turn: u64,
+    detaching: Detaching,
+}
+
+/// Whether a job is on its way to the detached ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Detaching {
+    No,
+    /// Its keeper was asked, and may have begun to take the output: it is not read here meanwhile.
+    Asked,
+    Done,
 }
 
 impl Entry {
@@ -46,6 +56,34 @@ impl Entry {
     /// Whether a connection's channel is still where this job is.
     pub(crate) fn is_at(&self, place: &Attachment) -> bool {
         self.lock().attached.as_ref().is_ok_and(|attached| attached == place)
+    }
+
+    /// Whether its output is its keeper's, or may be so at any moment.
+    pub(crate) fn is_detaching(&self) -> bool {
+        self.lock().detaching != Detaching::No
+    }
+
+    /// Waits until it is known whether it is detached.
+    pub(crate) async fn decided(&self) {
+        while self.lock().detaching == Detaching::Asked {
+            sleep(DISCARD_PAUSE).await;
+        }
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        self.lock().record.clone()
+    }
+
+    /// It is about to be detached. False where it is so already, or is over.
+    pub(crate) fn begin_detaching(&self) -> bool {
+        let mut state = self.lock();
+        if state.detaching != Detaching::No || self.job.finished().is_some() {
+            return false;
+        }
+        state.detaching = Detaching::Asked;
+        // Nobody need come back for it meanwhile.
+        state.turn += 1;
+        true
     }
 
     pub(crate) fn linger(&self) -> Duration {
@@ -78,6 +116,8 @@ pub(crate) enum Claim {
     Resumed(Arc<Entry>, proto::StdinPosition),
     /// The job goes on elsewhere.
     Elsewhere,
+    /// It is being detached: what becomes of the start is known when that is.
+    Later(Arc<Entry>),
     /// No.
     NotStarted(proto::NotStarted),
 }
@@ -174,7 +214,8 @@ impl Registry {
                     record.subject.working_directory = b"/".to_vec();
                 }
                 let place = (record.owner.clone(), record.id);
-                let state = State { record, attempt: 0, attached: Err(Instant::now()), turn: 0 };
+                let attached = Err(Instant::now());
+                let state = State { record, attempt: 0, attached, turn: 0, detaching: Detaching::No };
                 let entry = Arc::new(Entry { job, state: Mutex::new(state) });
                 self.lock().jobs.insert(place, entry.clone());
                 self.await_client(&entry, 0);
@@ -244,13 +285,16 @@ impl Registry {
             subject: subject.clone(),
             request: request_digest(asked.start),
             linger: asked.linger,
+            start: kept(asked.start),
+            started_unix_ns: job::unix_ns(std::time::SystemTime::now()),
         };
         let begun = begin(&mut record);
         *subject = record.subject.clone();
         match begun {
             Ok(job) => {
                 let attempt = asked.start.resume.map_or(0, |resume| resume.attempt);
-                let state = State { record, attempt, attached: Ok(asked.place.clone()), turn: 0 };
+                let attached = Ok(asked.place.clone());
+                let state = State { record, attempt, attached, turn: 0, detaching: Detaching::No };
                 let entry = Arc::new(Entry { job, state: Mutex::new(state) });
                 inner.jobs.insert(key, entry.clone());
                 Claim::Started(entry)
@@ -301,6 +345,9 @@ impl Registry {
                 return;
             }
             state.attached = Err(Instant::now());
+            if state.detaching != Detaching::No {
+                return;
+            }
             state.turn += 1;
             (state.record.owner.clone(), state.record.linger, state.turn)
         };
@@ -338,7 +385,8 @@ impl Registry {
         let mut waiting: Vec<(bool, Instant, Arc<Entry>)> = Vec::new();
         for entry in self.lock().jobs.values() {
             let state = entry.lock();
-            if let (true, Err(since)) = (state.record.owner == *owner, &state.attached) {
+            let is_meant = state.record.owner == *owner && state.detaching == Detaching::No;
+            if let (true, Err(since)) = (is_meant, &state.attached) {
                 waiting.push((entry.job.finished().is_none(), *since, entry.clone()));
             }
         }
@@ -349,6 +397,37 @@ impl Registry {
             info!(pid = entry.job.pid(), "a job whose connection is lost makes room for another");
             self.forget_unsettled(&entry);
             end_unseen(entry.job.clone(), Duration::ZERO, EndReason::ClientGone);
+        }
+    }
+
+    /// The jobs of an owner that run and aren't detached.
+    pub(crate) fn list(&self, owner: &Owner) -> Vec<Arc<Entry>> {
+        let inner = self.lock();
+        let theirs = inner.jobs.iter().filter(|((its, _), entry)| {
+            its == owner && entry.lock().detaching != Detaching::Done && entry.job.finished().is_none()
+        });
+        theirs.map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// It is detached, and its client is told; or it isn't, and all is as before.
+    pub(crate) fn end_detaching(self: &Arc<Self>, entry: &Arc<Entry>, is_detached: bool) {
+        let (attached, turn) = {
+            let mut state = entry.lock();
+            state.detaching = if is_detached { Detaching::Done } else { Detaching::No };
+            let attached = state.attached.clone();
+            if is_detached {
+                state.attached = Err(Instant::now());
+            }
+            (attached, state.turn)
+        };
+        if is_detached {
+            self.forget(entry);
+        }
+        match attached {
+            Ok(place) if is_detached => place.tell_detached(),
+            Ok(place) => place.observer()(),
+            Err(_) if is_detached => {}
+            Err(_) => self.await_client(entry, turn),
         }
     }
 
@@ -376,6 +455,9 @@ fn attach(entry: &Arc<Entry>, asked: &Asked<'_>) -> Claim {
     let mut state = entry.lock();
     if state.record.request != request_digest(asked.start) {
         return Claim::NotStarted(another());
+    }
+    if state.detaching != Detaching::No {
+        return Claim::Later(entry.clone());
     }
     let resume = asked.start.resume.unwrap_or_default();
     let late = match &asked.start.resume {

@@ -49,7 +49,7 @@ pub(crate) enum OnFull {
     DropOldest,
 }
 
-/// List your detached commands on a host
+/// List your commands on a host: the detached ones, and those that run
 #[derive(Debug, Args)]
 #[command(after_help = ENVIRONMENT)]
 pub(crate) struct Jobs {
@@ -180,6 +180,34 @@ pub(crate) struct Renew {
     /// Of this length from now on
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) lease: Option<Duration>,
+}
+
+/// Detach a command that runs: it goes on without its client
+///
+/// JOB is the id that `remora jobs` lists it by, or the beginning of that; the
+/// whole id is printed. Its client ends with status 198. Its standard input
+/// ends, unless it has a terminal. Not for a command in a session.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = ENVIRONMENT)]
+pub(crate) struct Detach {
+    #[command(flatten)]
+    pub(crate) which: Which,
+
+    /// A name for it; no two of one name run at a time
+    #[arg(long, value_name = "NAME", value_parser = session)]
+    pub(crate) name: Option<String>,
+
+    /// End it when nobody watches or renews it for this long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) lease: Option<Duration>,
+
+    /// What is done when a stream is at its limit
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) on_full: Option<OnFull>,
+
+    /// Keep at most this much of each stream on the host [default: 1g]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) spool_limit: Option<u64>,
 }
 
 /// Watch a detached command, and type into it

@@ -384,7 +384,14 @@ async fn drive(
         }
         Err(JobError::Denied) => Err(Stop::Denied),
         Err(error) => {
-            let mut failure = lost(&name, &error);
+            let mut failure = match error {
+                JobError::Detached(_) => {
+                    let way = format!("remora attach {} {}", escape(&exec.target), receipt::hex(&id));
+                    let text = format!("the command is detached, and goes on; to come back: {way}");
+                    Failure::new(Class::Lost, &name, text)
+                }
+                error => lost(&name, &error),
+            };
             if exec.json {
                 // What came before is not thrown away.
                 let (stdout, stderr) = (out.captured(), err.captured());

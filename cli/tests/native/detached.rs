@@ -440,3 +440,129 @@ fn a_terminal_is_attached_to_and_left_by_a_key() {
     assert!(done.out().contains("then again"), "{}", done.out());
     verb(&home, &["wait", &id]).ended(9);
 }
+
+/// The id of the one job that a client is attached to, once it has printed so much.
+fn attached(home: &Home, printed: u64) -> String {
+    let mut found = None;
+    eventually(PATIENCE, "an attached job", || {
+        let list = jobs(home);
+        let one = list
+            .iter()
+            .find(|job| job["state"] == "attached" && job["stdout"]["end"].as_u64() >= Some(printed));
+        found = one.map(|job| job["id"].as_str().unwrap().to_owned());
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+#[test]
+fn a_command_that_runs_is_detached_and_its_client_told() {
+    let home = Home::with_key();
+    let server = server(&home);
+    let go = home.path("go");
+    let line = format!(
+        "echo warned >&2; seq 1 1000; while [ ! -e {} ]; do sleep 0.02; done; seq 1001 200000; cat; exit 7",
+        go.display()
+    );
+    let mut command = home.exec([&target(&home), &line]);
+    command.stdin(std::process::Stdio::piped());
+    let mut client = Client::start(command);
+    let stdin = client.child.stdin.take();
+    assert_eq!(client.line(), "1");
+    let id = attached(&home, 3893);
+    let list = jobs(&home);
+    assert_eq!((list.len(), &list[0]["command"]["line"]), (1, &Value::String(line)));
+    let done = verb(&home, &["detach", &id[..10], "--name", "late"]).ended(0);
+    assert_eq!((done.out(), done.err()), (format!("{id}\n"), String::new()));
+    // Asked again, as after an answer that was lost.
+    assert_eq!(verb(&home, &["detach", &id]).ended(0).out(), format!("{id}\n"));
+    let done = client.finish().ended(198);
+    let way = format!("to come back: remora attach {} {id}\n", target(&home));
+    assert!(done.err().starts_with("warned\nremora: unix:") && done.err().ends_with(&way), "{}", done.err());
+    assert_eq!(done.err().lines().count(), 2, "{}", done.err());
+    let seen = format!("1\n{}", done.out());
+    let job = jobs(&home).remove(0);
+    assert_eq!((&job["state"], &job["name"]), (&"running".into(), &"late".into()));
+    // What the client had taken is gone, and said to be so.
+    let start = job["stdout"]["start"].as_u64().unwrap() as usize;
+    assert!(start <= seen.len(), "{start} of {}", seen.len());
+    kill_front(&home, &server);
+    fs::write(&go, "").unwrap();
+    // Its input has ended, though its client's hasn't: `cat` is over.
+    verb(&home, &["wait", "late"]).ended(7);
+    drop(stdin);
+    let whole: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    let rest = verb(&home, &["attach", "late"]).ended(7);
+    assert!(whole.starts_with(&seen) && rest.out() == whole[start..], "{} from {start}", rest.stdout.len());
+    let object: Value = serde_json::from_str(&verb(&home, &["wait", "--json", &id]).ended(7).out()).unwrap();
+    assert_eq!(object["stdout"]["length"], whole.len());
+    assert_eq!(object["stdout"]["blake3"], blake3::hash(whole.as_bytes()).to_hex().as_str());
+}
+
+#[test]
+fn what_a_client_that_reads_nothing_has_not_taken_is_kept_whole() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    let mut command = home.exec([&target(&home), "seq 1 1000000"]);
+    command.stdin(std::process::Stdio::null());
+    let mut client = Client::start(command);
+    let mut seen = vec![0; 1_500_000];
+    std::io::Read::read_exact(client.child.stdout.as_mut().unwrap(), &mut seen).unwrap();
+    // From here on its pipe fills, and so do all windows.
+    let id = attached(&home, 1_500_000);
+    verb(&home, &["detach", &id]).ended(0);
+    verb(&home, &["wait", &id]).ended(0);
+    let whole: String = (1..=1_000_000).map(|n| format!("{n}\n")).collect();
+    seen.extend(client.finish().ended(198).stdout);
+    let seen = String::from_utf8(seen).unwrap();
+    let start = jobs(&home)[0]["stdout"]["start"].as_u64().unwrap() as usize;
+    assert!(whole.starts_with(&seen) && start > 0 && start <= seen.len(), "{start}, {}", seen.len());
+    assert!(verb(&home, &["logs", &id]).ended(0).out() == whole[start..]);
+    let from = seen.len().to_string();
+    let rest = verb(&home, &["logs", "--stream", "stdout", "--since-offset", &from, &id]).ended(0);
+    assert!(rest.out() == whole[seen.len()..]);
+}
+
+#[test]
+fn a_client_that_was_away_is_told_as_it_comes_back() {
+    let home = Home::with_key();
+    let server = server(&home);
+    let client = Client::start(home.exec([&target(&home), "echo ready; sleep 1000"]));
+    let id = attached(&home, 6);
+    signal(client.pid(), "STOP");
+    // Taken up by the next front, from its keeper's note.
+    kill_front(&home, &server);
+    assert_eq!(jobs(&home)[0]["command"]["line"], "echo ready; sleep 1000");
+    verb(&home, &["detach", &id]).ended(0);
+    signal(client.pid(), "CONT");
+    let done = client.finish().ended(198);
+    assert!(done.err().contains("the command is detached, and goes on"), "{}", done.err());
+    assert_eq!(done.out(), "ready\n");
+    assert_eq!(jobs(&home)[0]["state"], "running");
+    verb(&home, &["stop", &id]).ended(0);
+    verb(&home, &["detach", "0123456789"]).complained(196, "remora: unix:", "no command of yours that runs");
+}
+
+#[test]
+fn a_detached_terminal_can_be_typed_into_again() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    let go = home.path("go");
+    let line = format!(
+        "echo ready; while [ ! -e {} ]; do sleep 0.02; done; echo again; read x; echo got $x; exit 9",
+        go.display()
+    );
+    let mut command = home.exec(["-tt", &target(&home), &line]);
+    command.stdin(std::process::Stdio::piped());
+    let client = Client::start(command);
+    let id = attached(&home, 6);
+    verb(&home, &["detach", &id]).ended(0);
+    // Its client's end is not the end of its terminal.
+    client.finish().ended(198);
+    fs::write(&go, "").unwrap();
+    let mut attach = home.remora();
+    attach.args(["attach", &target(&home), &id]);
+    let done = run_on_terminal(&home, &attach, &[("again", "hello")]);
+    assert!(done.out().contains("got hello"), "{}", done.out());
+    verb(&home, &["wait", &id]).ended(9);
+}

@@ -12,6 +12,7 @@ use super::Connection;
 use crate::detached::{self, Begun, Looked, Note, Owner, Watching};
 use crate::job::{self, Subject};
 use crate::record::request_digest;
+use crate::registry;
 use crate::settings::Settings;
 
 /// Why the channel of a detached job is closed.
@@ -57,10 +58,7 @@ impl Connection {
             return Err(job::unsuitable(Why::Incompatible, text));
         }
         let name = start.detach.as_ref().map(|detach| detach.name.as_str()).unwrap_or_default();
-        if !is_name(name) {
-            let text = "a job's name is up to 64 letters, digits, '.', '_' and '-', no '-' first";
-            return Err(job::unsuitable(Why::Incompatible, text));
-        }
+        detached::check_name(name)?;
         let home = &settings.policy.served().home;
         let here = match &start.working_directory {
             Some(path) => home.join(std::ffi::OsStr::from_bytes(path)),
@@ -100,6 +98,30 @@ impl Connection {
                 self.link.end.receipt(channel, &receipt);
             }
         }
+    }
+
+    /// Whether a start is of a job that was detached since.
+    pub(super) fn is_detached(&self, start: &proto::Start, settings: &Settings) -> bool {
+        let found = settings.detached.of_id(&Owner::of(&self.who), &start.job_id);
+        found.is_some_and(|entry| entry.is_of(&request_digest(start)))
+    }
+
+    /// Says that a channel's job is detached.
+    pub(super) fn tell_detached(&mut self, channel: u32) {
+        info!(peer = %self.peer, user = %self.who.user(), "a job was detached");
+        self.link.end.detached(channel, DETACHED);
+    }
+
+    /// Begins anew with a start once its job is detached, or isn't.
+    pub(super) fn start_later(&mut self, channel: u32, start: &proto::Start, entry: Arc<registry::Entry>) {
+        let (bell, start) = (self.bell.clone(), start.clone());
+        self.starting += 1;
+        tokio::spawn(async move {
+            entry.decided().await;
+            let mut ready = bell.lock();
+            ready.again.push((channel, start));
+            ready.wake();
+        });
     }
 
     /// Has a channel watch a detached job.
@@ -142,10 +164,4 @@ impl Connection {
             watching.write(offset, bytes);
         }
     }
-}
-
-/// A name as a session's, or none.
-fn is_name(name: &str) -> bool {
-    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    name.len() <= 64 && !name.starts_with('-') && name.chars().all(good)
 }

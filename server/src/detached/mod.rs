@@ -1,6 +1,7 @@
 //! The detached jobs of a host: those whose folders are there, whoever serves. It never lets anybody near another's job.
 
 mod collect;
+mod detach;
 mod note;
 mod questions;
 mod start;
@@ -24,7 +25,7 @@ use tracing::{error, info, warn};
 pub(crate) use collect::collect;
 pub(crate) use note::{Note, Owner};
 pub(crate) use questions::reply;
-pub(crate) use start::{Begun, begin, key};
+pub(crate) use start::{Begun, begin, check_name, key};
 pub(crate) use watching::{Looked, Watching};
 
 use crate::attachment::Attachment;
@@ -159,6 +160,10 @@ impl DetachedJobs {
             looking: AtomicUsize::new(0),
         });
         if let Some(job) = &entry.job {
+            if entry.note.start.as_ref().is_some_and(|start| start.no_stdin && start.terminal.is_none()) {
+                // It has none from its start, or has had what its client gave before it was detached.
+                let _ = job.end_input(job.input_given());
+            }
             let seen = Arc::downgrade(&entry);
             job.observe(Arc::new(move || seen.upgrade().iter().for_each(|entry| entry.look())));
             entry.look();
@@ -225,6 +230,10 @@ impl DetachedJobs {
     }
 }
 
+fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What somebody has typed, in a message to them.
 fn shown(text: &str) -> String {
     text.chars().take(64).collect::<String>().escape_debug().to_string()
@@ -233,7 +242,12 @@ fn shown(text: &str) -> String {
 impl Entry {
     /// Its id, in hexadecimal digits.
     pub(crate) fn id(&self) -> String {
-        self.note.id.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.note.id)
+    }
+
+    /// Whether it is what this request, by its digest, has started.
+    pub(crate) fn is_of(&self, request: &[u8]) -> bool {
+        self.note.request == request
     }
 
     /// Its process id; 0 once it is over.
@@ -333,13 +347,7 @@ impl Entry {
 
     /// What is told of it.
     pub(crate) fn info(&self, settings: &Settings, is_whole: bool) -> proto::JobInfo {
-        use proto::job_info::Command as Told;
-        use proto::start::Command;
         let start = self.note.start.clone().unwrap_or_default();
-        let cut = |text: Vec<u8>| match text.get(..COMMAND) {
-            Some(head) if !is_whole => head.to_vec(),
-            _ => text,
-        };
         let mut receipt = self.receipt(settings, None);
         if let Some(receipt) = &mut receipt {
             receipt.statement.clear();
@@ -358,22 +366,7 @@ impl Entry {
         proto::JobInfo {
             id: self.note.id.clone(),
             name: self.note.name.clone(),
-            command: start.command.map(|command| match command {
-                Command::Line(line) => Told::Line(cut(line)),
-                Command::Argv(argv) => {
-                    let mut left = if is_whole { usize::MAX } else { COMMAND };
-                    let mut arguments = Vec::new();
-                    for argument in argv.arguments {
-                        if left == 0 {
-                            break;
-                        }
-                        left = left.saturating_sub(argument.len() + 1);
-                        arguments.push(cut(argument));
-                    }
-                    Told::Argv(proto::Argv { arguments })
-                }
-                Command::LoginShell(shell) => Told::LoginShell(shell),
-            }),
+            command: start.command.map(|command| told(command, is_whole)),
             user: self.note.user.clone(),
             state: state as i32,
             started_unix_ns: self.note.started_unix_ns,
@@ -392,6 +385,32 @@ impl Entry {
             terminal: start.terminal.is_some(),
             receipt,
         }
+    }
+}
+
+/// A command, as a list tells it or whole.
+fn told(command: proto::start::Command, is_whole: bool) -> proto::job_info::Command {
+    use proto::job_info::Command as Told;
+    use proto::start::Command;
+    let cut = |text: Vec<u8>| match text.get(..COMMAND) {
+        Some(head) if !is_whole => head.to_vec(),
+        _ => text,
+    };
+    match command {
+        Command::Line(line) => Told::Line(cut(line)),
+        Command::Argv(argv) => {
+            let mut left = if is_whole { usize::MAX } else { COMMAND };
+            let mut arguments = Vec::new();
+            for argument in argv.arguments {
+                if left == 0 {
+                    break;
+                }
+                left = left.saturating_sub(argument.len() + 1);
+                arguments.push(cut(argument));
+            }
+            Told::Argv(proto::Argv { arguments })
+        }
+        Command::LoginShell(shell) => Told::LoginShell(shell),
     }
 }
 

@@ -39,12 +39,7 @@ impl Note {
             authority: owner.authority.clone(),
             id: start.job_id.clone(),
             name: start.detach.as_ref().map(|detach| detach.name.clone()).unwrap_or_default(),
-            start: Some(proto::Start {
-                environment: Vec::new(),
-                epoch: Vec::new(),
-                resume: None,
-                ..start.clone()
-            }),
+            start: Some(crate::record::kept(start)),
             working_directory: subject.working_directory.clone(),
             request: request.to_vec(),
             started_unix_ns: crate::job::unix_ns(std::time::SystemTime::now()),

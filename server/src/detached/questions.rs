@@ -59,9 +59,14 @@ async fn answer(question: proto::ask::Question, owner: &Owner, settings: &Arc<Se
     let one = |entry: &Entry| Ok(list(vec![entry.info(settings, true)], false));
     match question {
         Question::ListJobs(_) => {
+            let attached = super::detach::list(owner, settings);
+            let mut all: Vec<_> =
+                jobs.list(owner).iter().map(|entry| entry.info(settings, false)).chain(attached).collect();
+            all.sort_by_key(|info| std::cmp::Reverse((info.started_unix_ns, info.id.clone())));
+            // One that is being detached just now is both.
+            all.dedup_by(|second, first| second.id == first.id);
             let (mut told, mut size, mut more) = (Vec::new(), 0, false);
-            for entry in jobs.list(owner) {
-                let info = entry.info(settings, false);
+            for info in all {
                 size += prost::Message::encoded_len(&info) + 8;
                 more = size > MOST;
                 if more {
@@ -105,6 +110,7 @@ async fn answer(question: proto::ask::Question, owner: &Owner, settings: &Arc<Se
                 .map_err(|error| internal(&format!("its folder can't be removed: {error}")))?;
             Ok(list(vec![info], false))
         }
+        Question::DetachJob(ask) => one(&*super::detach::detach(ask, owner, settings).await?),
         Question::RenewJob(ask) => {
             let entry = jobs.find(owner, &ask.job)?;
             if entry.over().is_some() {

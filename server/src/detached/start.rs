@@ -34,7 +34,7 @@ pub(crate) fn key(owner: &Owner, id: &[u8]) -> JobKey {
 }
 
 /// Gives back the place of a start, whatever comes of it.
-struct Starting<'a> {
+pub(super) struct Starting<'a> {
     jobs: &'a DetachedJobs,
     place: (Owner, Vec<u8>, String),
 }
@@ -46,6 +46,53 @@ impl Drop for Starting<'_> {
     }
 }
 
+/// What becomes of a wish for an id and a name.
+pub(super) enum Reserved<'a> {
+    Here(Starting<'a>),
+    /// A detached job has this id.
+    There(Arc<Entry>),
+}
+
+/// Reserves the id and the name of a job that is about to be there.
+///
+/// # Errors
+/// A job of that name runs.
+pub(super) async fn reserve<'a>(
+    jobs: &'a DetachedJobs,
+    owner: &Owner,
+    id: &[u8],
+    name: &str,
+) -> Result<Reserved<'a>, proto::NotStarted> {
+    let refused = |text: &str| job::unsuitable(proto::NotStartedClass::Refused, text);
+    loop {
+        let begun = jobs.begun.notified();
+        tokio::pin!(begun);
+        begun.as_mut().enable();
+        {
+            let mut inner = lock(&jobs.inner);
+            if let Some(entry) = inner.jobs.get(&(owner.clone(), id.to_vec())) {
+                return Ok(Reserved::There(entry.clone()));
+            }
+            let is_near = |(its, other, its_name): &(Owner, Vec<u8>, String)| {
+                its == owner && (other == id || !name.is_empty() && its_name == name)
+            };
+            if !inner.starting.iter().any(is_near) {
+                let runs = inner.jobs.values().find(|entry| {
+                    let named = !name.is_empty() && entry.note.name == name;
+                    named && entry.note.owner() == *owner && entry.over().is_none()
+                });
+                if let Some(first) = runs {
+                    return Err(refused(&format!("a job named {name} runs already: {}", first.id())));
+                }
+                let place = (owner.clone(), id.to_vec(), name.to_owned());
+                inner.starting.insert(place.clone());
+                return Ok(Reserved::Here(Starting { jobs, place }));
+            }
+        }
+        begun.await;
+    }
+}
+
 /// Starts it, or finds it.
 ///
 /// # Errors
@@ -54,33 +101,9 @@ pub(crate) async fn begin(begun: Begun) -> Result<Arc<Entry>, proto::NotStarted>
     let Begun { settings, note, is_known, permitted, limits } = begun;
     let jobs = Arc::clone(&settings.detached);
     let owner = note.owner();
-    let place = (owner.clone(), note.id.clone(), note.name.clone());
-    let refused = |text: &str| job::unsuitable(proto::NotStartedClass::Refused, text);
-    let starting = loop {
-        let begun = jobs.begun.notified();
-        tokio::pin!(begun);
-        begun.as_mut().enable();
-        {
-            let mut inner = lock(&jobs.inner);
-            if let Some(entry) = inner.jobs.get(&(owner.clone(), note.id.clone())) {
-                return same(entry.clone(), &note);
-            }
-            let is_near = |(its, id, name): &(Owner, Vec<u8>, String)| {
-                *its == owner && (*id == note.id || !name.is_empty() && *name == note.name)
-            };
-            if !inner.starting.iter().any(is_near) {
-                let runs = inner.jobs.values().find(|entry| {
-                    let named = !note.name.is_empty() && entry.note.name == note.name;
-                    named && entry.note.owner() == owner && entry.over().is_none()
-                });
-                if let Some(first) = runs {
-                    return Err(refused(&format!("a job named {} runs already: {}", note.name, first.id())));
-                }
-                inner.starting.insert(place.clone());
-                break Starting { jobs: &jobs, place };
-            }
-        }
-        begun.await;
+    let starting = match reserve(&jobs, &owner, &note.id, &note.name).await? {
+        Reserved::Here(starting) => starting,
+        Reserved::There(entry) => return same(entry, &note),
     };
     if is_known {
         return Err(job::unsuitable(
@@ -119,4 +142,17 @@ fn same(entry: Arc<Entry>, note: &Note) -> Result<Arc<Entry>, proto::NotStarted>
     } else {
         Err(job::unsuitable(proto::NotStartedClass::Refused, "another job of yours has this id"))
     }
+}
+
+/// Refuses what can't be a job's name: a session's can, and none.
+///
+/// # Errors
+/// What a name is.
+pub(crate) fn check_name(name: &str) -> Result<(), proto::NotStarted> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.len() <= 64 && !name.starts_with('-') && name.chars().all(good) {
+        return Ok(());
+    }
+    let text = "a job's name is up to 64 letters, digits, '.', '_' and '-', no '-' first";
+    Err(job::unsuitable(proto::NotStartedClass::Incompatible, text))
 }

@@ -1,10 +1,12 @@
 //! `remora exec --detach`.
 
+use std::time::Duration;
+
 use remora_client::{Class, Connection, Finished, Job, JobError, Outcome, Request, outcome_of, proto};
 
 use super::super::ending::{job_id, lost, not_started};
 use super::super::{outage, receipt};
-use crate::arguments::{Exec, OnFull};
+use crate::arguments::{Detaching, Exec, OnFull};
 use crate::printable::escape;
 use crate::terminal::{Failure, print};
 
@@ -15,19 +17,29 @@ pub(in super::super) fn prepare(exec: &Exec, request: &mut Request) {
         return;
     }
     request.stdin = detaching.open_stdin;
-    request.detach = Some(proto::Detach {
-        name: detaching.name.clone().unwrap_or_default(),
-        spool_limit: detaching.spool_limit.unwrap_or(0),
-        on_full: match detaching.on_full {
+    let Detaching { name, spool_limit, on_full, lease, .. } = detaching;
+    request.detach = Some(how(name.as_deref(), *spool_limit, *on_full, *lease));
+}
+
+/// How a command is to be detached.
+pub(super) fn how(
+    name: Option<&str>,
+    spool_limit: Option<u64>,
+    on_full: Option<OnFull>,
+    lease: Option<Duration>,
+) -> proto::Detach {
+    proto::Detach {
+        name: name.unwrap_or_default().to_owned(),
+        spool_limit: spool_limit.unwrap_or(0),
+        on_full: match on_full {
             None => proto::OnFull::Unspecified,
             Some(OnFull::Wait) => proto::OnFull::Wait,
             Some(OnFull::Kill) => proto::OnFull::Kill,
             Some(OnFull::DropOldest) => proto::OnFull::DropOldest,
         } as i32,
-        lease_ms: detaching
-            .lease
-            .map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1)),
-    });
+        // A time under a millisecond is still a time.
+        lease_ms: lease.map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1)),
+    }
 }
 
 /// Starts the command, and prints its id once the host has it. The inner error is a user that isn't accepted.

@@ -1,14 +1,15 @@
-//! `remora signal`, `stop`, `forget` and `renew`.
+//! `remora signal`, `stop`, `forget`, `renew` and `detach`.
 
-use remora_client::{Outcome, outcome_of, proto};
+use remora_client::{Class, Outcome, outcome_of, proto};
 
 use super::super::ending::how;
 use super::ask::{begin, finish, one};
 use super::list::id;
+use super::start;
 use super::wait::until_over;
-use crate::arguments::{Forget, Renew, SignalJob, Stop, Which};
+use crate::arguments::{Detach, Forget, Renew, SignalJob, Stop, Which};
 use crate::printable::escape;
-use crate::terminal::{Failure, say};
+use crate::terminal::{Failure, print, say};
 
 /// Asks one thing of a job.
 async fn ask(which: &Which, question: proto::ask::Question) -> Result<(String, proto::JobInfo), Failure> {
@@ -56,5 +57,20 @@ pub(crate) fn renew(renew: &Renew) -> u8 {
     let question = proto::RenewJob { job: renew.which.job.clone(), lease_ms };
     finish(async {
         ask(&renew.which, proto::ask::Question::RenewJob(question)).await.map(|_| Outcome::Exited(0))
+    })
+}
+
+/// Detaches the job and prints its id, and gives the process' exit status.
+pub(crate) fn detach(detach: &Detach) -> u8 {
+    let Detach { which, name, lease, on_full, spool_limit } = detach;
+    let how = start::how(name.as_deref(), *spool_limit, *on_full, *lease);
+    let question = proto::DetachJob { job: which.job.clone(), detach: Some(how) };
+    finish(async {
+        let (name, job) = ask(which, proto::ask::Question::DetachJob(question)).await?;
+        print(&(id(&job) + "\n")).map_err(|error| {
+            let text = format!("can't write standard output: {error}; the command is detached");
+            Failure::new(Class::Internal, &name, text)
+        })?;
+        Ok(Outcome::Exited(0))
     })
 }
