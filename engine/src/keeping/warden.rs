@@ -87,7 +87,12 @@ impl WardenLink {
     pub(crate) fn keeper(&self) -> io::Result<Option<OwnedFd>> {
         match receive(self.0.as_fd(), RecvFlags::DONTWAIT) {
             Ok(Some((message, socket))) => match message.as_slice() {
-                [KEEPER] => Ok(socket),
+                [KEEPER] if socket.is_some() => Ok(socket),
+                // No descriptor was left for its socket, which is closed: it ends, and another one takes its place (unix(7), MSG_CTRUNC).
+                [KEEPER] => {
+                    self.used()?;
+                    Err(Errno::MFILE.into())
+                }
                 [REFUSED, errno] => Err(io::Error::from_raw_os_error((*errno).into())),
                 _ => Err(io::ErrorKind::InvalidData.into()),
             },
