@@ -38,7 +38,7 @@ impl Runs {
     }
 
     #[track_caller]
-    fn is_whole(self) {
+    fn ends_whole(self) {
         let mut client = self.0;
         client.child.stdin.take().unwrap().write_all(b"go on\n").unwrap();
         let done = client.finish().ended(0);
@@ -108,7 +108,7 @@ fn at_the_limit_of_processes_new_commands_are_refused_and_none_is_harmed() {
         assert!(words.iter().any(|words| said.contains(words)), "{said}");
         assert!(said.contains("Resource temporarily unavailable"), "{said}");
     }
-    running.into_iter().for_each(Runs::is_whole);
+    running.into_iter().for_each(Runs::ends_whole);
     cgroup.limit("max");
     for _ in 0..8 {
         run(home.exec([&socket(&home), "true"])).ended(0);
@@ -141,7 +141,7 @@ fn without_descriptors_new_commands_are_refused_and_none_is_harmed() {
         }
     }
     assert!(count > 0, "all {} were served", running.len());
-    running.into_iter().for_each(Runs::is_whole);
+    running.into_iter().for_each(Runs::ends_whole);
     for _ in 0..8 {
         run(home.exec([&socket(&home), "true"])).ended(0);
     }
@@ -189,7 +189,7 @@ fn a_full_disk_refuses_or_runs_whole_and_what_is_not_kept_of_a_session_is_told()
     }
     assert_eq!(in_session("cd /tmp; export A=2; pwd").ended(0).out(), "/tmp\n");
     server.wait_for_log("a session can't be written: it ends with this server");
-    running.into_iter().for_each(Runs::is_whole);
+    running.into_iter().for_each(Runs::ends_whole);
     fs::remove_file(&full).unwrap();
     for _ in 0..8 {
         run(home.exec([&socket(&home), "true"])).ended(0);
