@@ -1,5 +1,6 @@
 //! The accept loops, and the end of a server.
 
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -150,6 +151,7 @@ async fn all_ended(handlers: &mut [JoinSet<()>]) {
 async fn accept_loop(listener: Listener, shared: Shared, mut stopped: watch::Receiver<bool>) -> JoinSet<()> {
     let mut handlers = JoinSet::new();
     let mut phase = shared.phase.clone();
+    let mut reserve = File::open("/dev/null").ok();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -164,7 +166,14 @@ async fn accept_loop(listener: Listener, shared: Shared, mut stopped: watch::Rec
                 // The peer's own early reset is no reason to pause (accept(2), ECONNABORTED; PITFALLS 17).
                 if error.kind() != io::ErrorKind::ConnectionAborted {
                     warn!(url = %listener.url, %error, "can't accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    // Who waits would wait for as long as the others run: the one in reserve is enough to turn it away.
+                    let was_there = reserve.take().is_some();
+                    let turned_away =
+                        timeout(Duration::ZERO, accept(&listener.socket)).await.is_ok_and(|it| it.is_ok());
+                    reserve = File::open("/dev/null").ok();
+                    if !(was_there && turned_away) {
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 }
             }
         }

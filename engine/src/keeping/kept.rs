@@ -158,16 +158,17 @@ impl Keepers {
                 None => {}
             }
             let mut keeper = Waiting::new(self.link.wait_for_keeper(until)?);
-            match receive(&mut keeper, until) {
+            let first = receive(&mut keeper, until);
+            // Its successor is made meanwhile, and is needed whatever came of this one.
+            self.link.used()?;
+            match first {
                 Ok(FromKeeper::Hello { version, .. }) => {
                     let view = greeted(&mut keeper, version)?;
-                    // Its successor is made meanwhile.
-                    self.link.used()?;
                     return Ok((keeper, view));
                 }
                 Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
                 // It was killed while it waited: another one will do.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.link.used()?,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
                 Err(error) => return Err(error),
             }
         }
@@ -386,7 +387,8 @@ fn greeted(keeper: &mut Waiting, version: u64) -> io::Result<View> {
     if version > VERSION {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a keeper of a newer version"));
     }
-    let memory = keeper.take_passed().ok_or(io::ErrorKind::InvalidData)?;
+    // It always sends one: here was no descriptor left for it.
+    let memory = keeper.take_passed().ok_or(Errno::MFILE)?;
     SharedMemory::received(memory, 2 * Limits::WINDOW)?.view()
 }
 

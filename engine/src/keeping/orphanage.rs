@@ -64,20 +64,24 @@ impl Orphanage {
         Some(Ended { pid, status, was_known: self.known.remove(&pid), is_attendant })
     }
 
-    /// Kills all strangers, and who is below them.
-    pub(super) fn end_strangers(&self) {
-        // Keepers whose own end is not noticed yet may make strangers of these meanwhile.
-        let mut others = HashSet::new();
+    /// Those who are known and who is below them now, of whom the end of a keeper may make strangers.
+    pub(super) fn families(&self) -> HashSet<i32> {
+        let mut found = HashSet::new();
         walk(self.own, &HashSet::new(), |one, stat| {
-            if stat.parent != self.own && (self.known.contains(&stat.parent) || others.contains(&stat.parent))
+            if stat.parent != self.own && (self.known.contains(&stat.parent) || found.contains(&stat.parent))
             {
-                others.insert(one.pid);
+                found.insert(one.pid);
             }
         });
-        others.extend(&self.known);
+        found.extend(&self.known);
+        found
+    }
+
+    /// Kills all strangers, and who is below them, but for these families: of keepers whose end is not noticed yet.
+    pub(super) fn end_strangers(&self, families: &HashSet<i32>) {
         for _ in 0..MOST_LOOKS {
             let mut found = false;
-            walk(self.own, &others, |one, _| {
+            walk(self.own, families, |one, _| {
                 found = true;
                 one.kill();
             });

@@ -87,7 +87,12 @@ impl WardenLink {
     pub(crate) fn keeper(&self) -> io::Result<Option<OwnedFd>> {
         match receive(self.0.as_fd(), RecvFlags::DONTWAIT) {
             Ok(Some((message, socket))) => match message.as_slice() {
-                [KEEPER] => Ok(socket),
+                [KEEPER] if socket.is_some() => Ok(socket),
+                // No descriptor was left for its socket, which is closed: it ends, and another one takes its place (unix(7), MSG_CTRUNC).
+                [KEEPER] => {
+                    self.used()?;
+                    Err(Errno::MFILE.into())
+                }
                 [REFUSED, errno] => Err(io::Error::from_raw_os_error((*errno).into())),
                 _ => Err(io::ErrorKind::InvalidData.into()),
             },
@@ -498,26 +503,32 @@ impl Warden {
 
     /// Reaps what has ended; the front's raw status if that has.
     fn reap(&mut self, front: &Front) -> Option<i32> {
-        let (mut ended, mut gone, mut lost, mut left) = (None, false, false, false);
-        while let Some(child) = self.children.next_ended() {
-            if child.pid == front.pid {
-                ended = Some(child.status);
-            } else if child.was_known {
-                gone = true;
-                // One that ended by itself has left nothing.
-                lost |= child.status != 0 && !child.is_attendant;
-                left |= child.status != 0 && child.is_attendant;
+        let (mut ended, mut gone, mut left, mut spared) = (None, false, false, None);
+        loop {
+            let mut lost = false;
+            while let Some(child) = self.children.next_ended() {
+                if child.pid == front.pid {
+                    ended = Some(child.status);
+                } else if child.was_known {
+                    gone = true;
+                    // One that ended by itself has left nothing.
+                    lost |= child.status != 0 && !child.is_attendant;
+                    left |= child.status != 0 && child.is_attendant;
+                }
             }
-        }
-        if lost {
+            if !lost {
+                break;
+            }
             self.bury_all();
+            // Once more then: whoever has ended by now is known to have, and whom others leave from now on is spared.
+            spared = Some(self.children.families());
         }
         if left {
             // Its job was over: what it had left in the background goes on; and so does, where one of each was killed at the same
             // moment, who has left the session of the other's job, as nobody can tell them apart.
             self.children.know_strangers();
-        } else if lost {
-            self.children.end_strangers();
+        } else if let Some(spared) = spared {
+            self.children.end_strangers(&spared);
         }
         if let (true, Some(cgroups)) = (gone, &self.kit.cgroups) {
             Enclosure::sweep(cgroups.path());
