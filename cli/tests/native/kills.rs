@@ -50,7 +50,6 @@ fn one(home: &Home, target: &str, kind: usize, id: &str) -> bool {
         ),
     };
     let flags: &[&str] = if terminal { &["-tt"] } else { &[] };
-    // Where a front dies between a receipt and the client's good-bye, the next one waits for so long for who has all of it already.
     let more = ["--heartbeat", "1s", "--linger", "20s", target, line.as_str()];
     let done = run(home.exec(flags.iter().copied().chain(more)));
     if done.status == 194 {
@@ -123,5 +122,12 @@ fn no_kill_of_a_front_or_a_warden_loses_a_byte_or_an_outcome_or_runs_anything_tw
     );
     assert!(begun.iter().all(|id| times.remove(id) == Some(1)), "each ran once");
     assert!(times.is_empty(), "of what was refused nothing ran: {times:?}");
+    // A job whose front was killed between its receipt and the client's good-bye is kept for who may come late, its linger time and ten
+    // minutes more. A server that ends its commands forgets them.
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    let mut last = Server::start_with(&home, &["host_key"], &[]);
+    last.signal("TERM");
+    assert_eq!(last.wait().code(), Some(0));
     eventually(PATIENCE, "no folder is left", || crate::keepers::jobs(&home) == 0);
 }
