@@ -566,3 +566,52 @@ fn a_detached_terminal_can_be_typed_into_again() {
     assert!(done.out().contains("got hello"), "{}", done.out());
     verb(&home, &["wait", &id]).ended(9);
 }
+
+#[test]
+fn a_flood_is_detached_at_any_moment_without_a_gap() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    let whole: String = (1..=1_000_000).map(|n| format!("{n}\n")).collect();
+    for printed in [0, 1, 400_000, 1_000_000, 2_500_000] {
+        let line = "sleep 0.2; seq 1 500000; sleep 0.05; seq 500001 1000000; sleep 0.5";
+        let client = Client::start(home.exec([&target(&home), line]));
+        let finished = std::thread::spawn(move || client.finish());
+        let id = attached(&home, printed);
+        verb(&home, &["detach", &id]).ended(0);
+        let seen = finished.join().unwrap().ended(198).out();
+        verb(&home, &["wait", &id]).ended(0);
+        let from = seen.len().to_string();
+        let rest = verb(&home, &["logs", "--stream", "stdout", "--since-offset", &from, &id]).ended(0);
+        assert!(format!("{seen}{}", rest.out()) == whole, "detached at {printed}, seen {from}");
+    }
+}
+
+#[test]
+fn what_can_not_be_detached_goes_on() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    detach(&home, &["--name", "build"], "sleep 1000");
+    let mut client =
+        Client::start(home.exec(["--session", "s", &target(&home), "echo ready; exec sleep 1000"]));
+    assert_eq!(client.line(), "ready");
+    let id = attached(&home, 6);
+    verb(&home, &["detach", &id]).complained(
+        197,
+        "remora: unix:",
+        "a command in a session can't be detached",
+    );
+    client.signal("TERM");
+    client.finish().ended(143);
+    let mut command = home.exec([&target(&home), "echo ready; read x; exit $x"]);
+    command.stdin(std::process::Stdio::piped());
+    let mut client = Client::start(command);
+    assert_eq!(client.line(), "ready");
+    let id = attached(&home, 6);
+    verb(&home, &["detach", &id, "--name", "build"]).complained(
+        196,
+        "remora: unix:",
+        "a job named build runs already",
+    );
+    std::io::Write::write_all(&mut client.child.stdin.take().unwrap(), b"5\n").unwrap();
+    client.finish().ended(5);
+}
