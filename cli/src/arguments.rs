@@ -408,10 +408,6 @@ pub(crate) struct Serve {
     #[arg(long, hide = true)]
     pub(crate) no_keepers: bool,
 
-    /// Nothing: this is how it is
-    #[arg(long, hide = true)]
-    pub(crate) keepers: bool,
-
     /// The socket to the warden that started this process, by its descriptor
     #[arg(long, hide = true, value_name = "FD")]
     pub(crate) warden_link: Option<i32>,

@@ -146,7 +146,7 @@ impl Step {
             Step::ArgumentListTooLong => "argument list too long",
             Step::Runtime => "no runtime to drive the job",
             Step::Spawner => "the start hung, or the process that starts commands was killed",
-            Step::Keeper => "no process could be had to keep the job",
+            Step::Keeper => "the host has no room to keep the job",
             Step::KeeperLost => {
                 "keeper lost: the process that was to keep the command was killed, or hung, as it started it"
             }

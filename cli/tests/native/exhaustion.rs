@@ -104,7 +104,7 @@ fn at_the_limit_of_processes_new_commands_are_refused_and_none_is_harmed() {
     // The first ones have keepers that waited already.
     for _ in 0..8 {
         let said = refused(run(home.exec([&socket(&home), "true"])));
-        let words = ["can't start another process", "no process could be had"];
+        let words = ["can't start another process", "no room to keep the job"];
         assert!(words.iter().any(|words| said.contains(words)), "{said}");
         assert!(said.contains("Resource temporarily unavailable"), "{said}");
     }

@@ -1,9 +1,10 @@
 //! A job whose keeper is another process, as the server sees it: what the keeper told last, and the memory of its output.
 
+mod finding;
+
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -15,10 +16,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 use super::channel::{Channel, Waiting};
-use super::detached::{Detached, DetachedJob, DetachedState};
+use super::detached::Detached;
 use super::folder::{JobKey, Jobs};
 use super::keeper::no_keeper;
-use super::log::Log;
 use super::messages::{FromKeeper, Produced, Snapshot, Start, ToKeeper, VERSION};
 use super::warden::{WardenLink, jobs_folder};
 use crate::error::{InputError, NotStarted, OutputError, Step};
@@ -26,16 +26,12 @@ use crate::job::{Job, Progress};
 use crate::launch::Unlaunched;
 use crate::outcome::{EndReason, Ended, How, OutputEnd, PeakMemory};
 use crate::request::{Limits, Output, Stdin, WindowSize};
-use crate::session::{Running, Sessions};
+use crate::session::Running;
 use crate::signal::Signal;
 use crate::state::OnChange;
 use crate::sys::{SharedMemory, View};
 
-/// How long a keeper that is found may take to say what it keeps.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Between two looks at a job that has just begun, or is about to be over.
-const LOOK: Duration = Duration::from_millis(2);
+pub use finding::Found;
 
 /// Bytes that wait for a keeper that doesn't read: beyond it no signal is added.
 const BACKLOG: usize = 2 * Limits::WINDOW;
@@ -55,30 +51,6 @@ pub(crate) struct Keepers {
 
 /// Keepers without a job.
 type Idle = Mutex<Vec<(Waiting, View)>>;
-
-/// A job that was there before this server.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Found {
-    /// Its keeper has it.
-    Kept {
-        /// Which.
-        key: JobKey,
-        /// What was noted of it when it was started.
-        note: Vec<u8>,
-        /// The job.
-        job: Job,
-    },
-    /// Its keeper is gone. Nothing of it runs any more, and what became of it can't be known.
-    Lost {
-        /// Which.
-        key: JobKey,
-        /// What was noted of it when it was started.
-        note: Vec<u8>,
-        /// The machine was restarted since.
-        rebooted: bool,
-    },
-}
 
 /// How a job is to be kept.
 pub(crate) struct Keep {
@@ -172,166 +144,6 @@ impl Keepers {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// Where the shell of a session's job tells its state.
-    pub(crate) fn told_path(&self, key: JobKey) -> PathBuf {
-        self.jobs.told_path(key)
-    }
-
-    /// See [`Jobs::epoch`].
-    pub(crate) fn epoch(&self) -> io::Result<[u8; 16]> {
-        self.jobs.epoch()
-    }
-
-    /// See [`Jobs::begin_epoch`].
-    pub(crate) fn begin_epoch(&self) -> io::Result<[u8; 16]> {
-        self.jobs.begin_epoch()
-    }
-
-    /// The jobs that are there already. Waits for each keeper's word.
-    ///
-    /// # Errors
-    /// The folder can't be read.
-    pub(crate) fn found(&self, sessions: &Sessions) -> io::Result<Vec<Found>> {
-        Ok(self.jobs.all()?.into_iter().filter_map(|key| self.find(key, sessions)).collect())
-    }
-
-    /// A job that is there already; none where nothing of it has run, and nothing will.
-    pub(crate) fn find(&self, key: JobKey, sessions: &Sessions) -> Option<Found> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let folder = self.jobs.folder(key).ok()?;
-            if folder.read().is_some_and(|record| record.detached.is_some()) {
-                return None;
-            }
-            let is_late = Instant::now() >= until;
-            match folder.connect() {
-                Ok(socket) => match self.take_up(socket, key, false, sessions) {
-                    Ok((note, job)) => return Some(Found::Kept { key, note, job }),
-                    // It has ended meanwhile, or is about to.
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_late => {}
-                    Err(error) => {
-                        tracing::error!(%key, %error, "a keeper doesn't answer");
-                        return None;
-                    }
-                },
-                Err(Errno::CONNREFUSED | Errno::NOENT) => match folder.read() {
-                    // Begun or ended just now, unless its keeper is gone.
-                    Some(record) if record.is_of_this_boot() && record.keeper.is_alive() && !is_late => {}
-                    Some(record) => {
-                        let rebooted = !record.is_of_this_boot();
-                        return Some(Found::Lost { key, note: record.note, rebooted });
-                    }
-                    // Whoever was about to begin it can't any more.
-                    None if folder.remove_empty().is_ok() => return None,
-                    None if is_late => {
-                        tracing::error!(%key, "the record of a job can't be read");
-                        self.jobs.end_epoch();
-                        folder.bury();
-                        return None;
-                    }
-                    None => {}
-                },
-                Err(error) => {
-                    tracing::error!(%key, %error, "a keeper can't be reached");
-                    return None;
-                }
-            }
-            std::thread::sleep(LOOK);
-        }
-    }
-
-    /// Forgets a job whose keeper is gone.
-    pub(crate) fn forget(&self, key: JobKey) {
-        if let Ok(folder) = self.jobs.folder(key) {
-            folder.bury();
-        }
-    }
-
-    /// The detached jobs that are there. Waits for each keeper's word.
-    ///
-    /// # Errors
-    /// The folder can't be read.
-    pub(crate) fn detached(&self, sessions: &Sessions) -> io::Result<Vec<DetachedJob>> {
-        Ok(self.jobs.all()?.into_iter().filter_map(|key| self.detached_job(key, sessions)).collect())
-    }
-
-    /// A detached job, if there is one of this key.
-    pub(crate) fn detached_job(&self, key: JobKey, sessions: &Sessions) -> Option<DetachedJob> {
-        let folder = self.jobs.folder(key).ok()?;
-        let record = folder.read()?;
-        let detached = record.detached?;
-        let job = |state| Some(DetachedJob { key, note: record.note.clone(), detached, state });
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(ended) = folder.outcome() {
-                return job(DetachedState::Ended(Box::new(ended)));
-            }
-            let taken = folder
-                .connect()
-                .map_err(io::Error::from)
-                .and_then(|socket| self.take_up(socket, key, true, sessions));
-            if let Ok((_, running)) = taken {
-                return job(DetachedState::Running(running));
-            }
-            let rebooted = !record.is_of_this_boot();
-            if rebooted || !record.keeper.is_alive() {
-                // It may have ended just now, in order.
-                return match folder.outcome() {
-                    Some(ended) => job(DetachedState::Ended(Box::new(ended))),
-                    None => job(DetachedState::Lost { rebooted }),
-                };
-            }
-            if Instant::now() >= until {
-                tracing::error!(%key, "the keeper of a detached job doesn't answer");
-                return None;
-            }
-            // It is about to listen, or to end.
-            std::thread::sleep(LOOK);
-        }
-    }
-
-    /// The output of a detached job.
-    ///
-    /// # Errors
-    /// There is none.
-    pub(crate) fn log(&self, key: JobKey) -> io::Result<Log> {
-        Log::open(&self.jobs.folder(key)?)
-    }
-
-    /// Removes what is there of a detached job that is over.
-    ///
-    /// # Errors
-    /// What unlinkat(2) says.
-    pub(crate) fn remove(&self, key: JobKey) -> io::Result<()> {
-        match self.jobs.folder(key) {
-            Ok(folder) => Ok(folder.remove()?),
-            Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
-    fn take_up(
-        &self,
-        socket: OwnedFd,
-        key: JobKey,
-        is_detached: bool,
-        sessions: &Sessions,
-    ) -> io::Result<(Vec<u8>, Job)> {
-        let mut keeper = Waiting::new(socket);
-        let until = Instant::now() + PATIENCE;
-        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "a keeper says something odd");
-        let FromKeeper::Hello { version, note, session, .. } = receive(&mut keeper, until)? else {
-            return Err(wrong());
-        };
-        let view = greeted(&mut keeper, version)?;
-        let FromKeeper::Started { pid, in_root } = receive(&mut keeper, until)? else { return Err(wrong()) };
-        let FromKeeper::Progress(now) = receive(&mut keeper, until)? else { return Err(wrong()) };
-        let stdin_window = Limits::WINDOW as u64;
-        let about = About { key, pid, in_root, stdin_window, has_stdin: true, is_detached };
-        let session = Running::noted(&session, key, sessions);
-        Ok((note, self.take(keeper, view, about, now, Arc::new(|| {}), session)?))
     }
 
     fn take(
