@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use jobs::{
     Attach, Detach, Detaching, Forget, Jobs, LogStream, Logs, OnFull, Renew, SignalJob, Stop, Wait, Which,
 };
-pub(crate) use receipt::{Receipt, ReceiptCommand, Show, Verify};
+pub(crate) use receipt::{Receipt, ReceiptCommand, Replay, Show, Verify};
 
 /// The default of `--connect-timeout`.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +49,7 @@ pub(crate) enum Command {
     Serve(Box<Serve>),
     /// Check or read the receipt of a command
     Receipt(Receipt),
+    Replay(Replay),
     /// Look at what travels on a wire
     Wire(Wire),
 }
@@ -137,6 +138,11 @@ pub(crate) struct Exec {
     /// Write the receipt, signed by the host, to this file, for `remora receipt`
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,
+
+    /// Keep the command's output, the order in which the host read it, and the
+    /// signed receipt in this new directory, for `remora replay`
+    #[arg(long, value_name = "DIR", conflicts_with = "receipt")]
+    pub(crate) keep: Option<PathBuf>,
 
     /// Decode the output from this encoding, as gbk, shift_jis, latin1
     #[arg(long, value_name = "NAME", value_parser = encoding)]
@@ -282,6 +288,7 @@ impl From<Pty> for Exec {
             max_output: 0,
             report,
             receipt: None,
+            keep: None,
             encoding: None,
             save: None,
             overwrite: false,

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
             ReceiptCommand::Verify(verify) => commands::receipt::verify::run(&verify),
             ReceiptCommand::Show(show) => commands::receipt::show::run(&show),
         },
+        Command::Replay(replay) => commands::replay::run(&replay),
         Command::Wire(wire) => commands::wire::run(wire),
     };
     ExitCode::from(status)

@@ -90,7 +90,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let command = std::env::args().nth(1).filter(|word| {
         [
             "exec", "shell", "pty", "sessions", "jobs", "attach", "logs", "wait", "signal", "stop", "forget",
-            "renew", "detach", "serve", "receipt", "wire",
+            "renew", "detach", "serve", "receipt", "replay", "wire",
         ]
         .contains(&word.as_str())
     });

@@ -28,8 +28,8 @@ const TERMINAL_WINDOW: u64 = 128 * 1024;
 
 /// An open connection. Dropping it ends the jobs that still run on it.
 pub struct Connection {
-    shared: Arc<Shared>,
-    user: String,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) user: String,
     host_name: String,
 }
 
@@ -107,6 +107,7 @@ impl Connection {
                 _ => 0,
             },
             sign_receipt: request.sign_receipt,
+            keep_order: request.keep_order,
             detach: request.detach,
             attach: None,
         };

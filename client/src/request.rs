@@ -33,6 +33,8 @@ pub struct Request {
     pub sign_receipt: bool,
     /// For how long the host keeps the job when the connection is lost, where that is tried to be had again.
     pub linger: Duration,
+    /// Have the receipt tell in which order stdout and stderr were read.
+    pub keep_order: bool,
     /// Have the host detach it: it goes on without any connection.
     pub detach: Option<proto::Detach>,
 }
@@ -67,6 +69,7 @@ impl Request {
             login: false,
             sign_receipt: false,
             linger: LINGER,
+            keep_order: false,
             detach: None,
         }
     }

@@ -184,6 +184,11 @@ impl State {
         self.again.is_some()
     }
 
+    /// The key that the host has proven to have.
+    pub(crate) fn host_key(&self) -> Option<&PublicKey> {
+        self.host_key.as_ref()
+    }
+
     /// The host's epoch, as its last hello told it.
     pub(crate) fn epoch(&self) -> &[u8] {
         &self.epoch

@@ -50,6 +50,7 @@ pub(crate) fn job(
         pid: 0,
         session: Some(change),
         spooled: None,
+        order: Vec::new(),
     });
     Job::new(shared)
 }

@@ -20,6 +20,7 @@ use crate::outcome::{EndReason, Ended, How, LimitKind, MemoryMeans, PeakMemory};
 use crate::reader::{Reader, Turn};
 use crate::reports::Reports;
 use crate::request::Output;
+use crate::runs::Runs;
 use crate::session::Running;
 use crate::signal::Signal;
 use crate::spawners::Spawners;
@@ -350,6 +351,10 @@ impl Driver {
             unread_input.extend(waiting);
             writer.close(&mut state.input);
         }
+        let order = match state.keeps_order {
+            true => state.runs.take().map(Runs::into_vec).unwrap_or_default(),
+            false => Vec::new(),
+        };
         let lengths = Output::ALL.map(|which| state.output(which).ring.end());
         if state.abandoned {
             for output in &mut state.outputs {
@@ -417,6 +422,7 @@ impl Driver {
             pid: self.shared.pids.command,
             session,
             spooled: None,
+            order,
         });
     }
 }

@@ -257,7 +257,7 @@ impl Engine {
                     let is_terminal = request.terminal.is_some();
                     return Ok(answer::job(stdout, status, change, is_terminal, on_change, &self.running));
                 }
-                Begun::Runs(running, its) => (session, place) = (Some(running), Some(its)),
+                Begun::Runs(running, its) => (session, place) = (running, Some(its)),
             }
         }
         let (note, linger, detach) = (std::mem::take(&mut request.note), request.linger, request.detach);

@@ -264,7 +264,7 @@ impl Job {
     pub(crate) fn spool(&self, caps: [Option<Cap>; 2]) {
         let Body::Here(shared) = self.body() else { return };
         let mut state = shared.lock();
-        state.runs = Some(Runs::default());
+        (state.runs, state.keeps_order) = (Some(Runs::default()), false);
         for (output, cap) in state.outputs.iter_mut().zip(caps) {
             output.cap = cap;
         }

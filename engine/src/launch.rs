@@ -124,6 +124,9 @@ pub(crate) fn launch(
         Arc::clone(running),
         ours.master,
     ));
+    if order.keep_order {
+        shared.keep_order();
+    }
     // From here on, whatever fails, dropping this kills the job.
     let job = Job::new(Arc::clone(&shared));
     let registered = (|| {

@@ -56,6 +56,7 @@ pub use keeping::{
 };
 pub use outcome::{EndReason, Ended, How, InputEnd, LimitKind, MemoryMeans, Outcome, OutputEnd, PeakMemory};
 pub use request::{JobRequest, Limits, Output, Program, Stdin, Terminal, WindowSize};
+pub use runs::Run;
 pub use session::{
     Carried, Completions, Session, SessionChange, SessionError, SessionInfo, SessionLimits, SessionName,
     Sessions, Wanted,

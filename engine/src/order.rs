@@ -21,4 +21,6 @@ pub(crate) struct Order {
     pub(crate) terminal: Option<Terminal>,
     /// Wait for the end of each stream, whoever holds it open.
     pub(crate) wait_streams: bool,
+    /// Tell in which order its streams were read.
+    pub(crate) keep_order: bool,
 }

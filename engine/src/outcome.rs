@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::keeping::Spooled;
+use crate::runs::Run;
 use crate::session::SessionChange;
 use crate::signal::Signal;
 
@@ -174,6 +175,9 @@ pub struct Ended {
     pub session: Option<SessionChange>,
     /// What became of its output at the host, if it was detached.
     pub spooled: Option<Spooled>,
+    /// In which order stdout and stderr were read, where [`JobRequest::keep_order`](crate::JobRequest) asked for it; 4,096 runs at most:
+    /// beyond it neighbours are taken together. Empty for a detached job, whose folder tells it.
+    pub order: Vec<Run>,
 }
 
 impl Ended {

@@ -41,8 +41,19 @@ impl Prepared {
         base: &BaseEnvironment,
         account: &Account,
     ) -> Result<Self, NotStarted> {
-        let JobRequest { program, shell, cwd, env, login, umask, stdin, terminal, wait_streams, .. } =
-            request;
+        let JobRequest {
+            program,
+            shell,
+            cwd,
+            env,
+            login,
+            umask,
+            stdin,
+            terminal,
+            wait_streams,
+            keep_order,
+            ..
+        } = request;
         let (environment, or_root) = match place {
             Some(Place { environment, or_root }) => (Environment::of(environment), or_root),
             None => (Environment::new(base, account, env)?, false),
@@ -83,6 +94,7 @@ impl Prepared {
             stdin,
             terminal,
             wait_streams,
+            keep_order,
         };
         Ok(Prepared { order, is_shell, command: OsString::from_vec(command) })
     }

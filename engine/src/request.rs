@@ -90,6 +90,8 @@ pub struct JobRequest {
     pub terminal: Option<Terminal>,
     /// Wait for the end of stdout and stderr even while other processes hold them open, however long that takes.
     pub wait_streams: bool,
+    /// Tell in which order stdout and stderr were read ([`Ended::order`](crate::Ended)).
+    pub keep_order: bool,
     /// Run a line by the shell as a login shell (`shell -l -c LINE`).
     pub login: bool,
     /// The session to run it in: there, with its environment and umask. [`JobRequest::cwd`], relative to the session's, and
@@ -117,6 +119,7 @@ impl JobRequest {
             stdin: Stdin::Null,
             terminal: None,
             wait_streams: false,
+            keep_order: false,
             login: false,
             session: None,
             key: None,

@@ -10,9 +10,28 @@ const MOST: usize = 4096;
 
 /// Bytes of one stream that were read without any of the other in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub(crate) output: Output,
-    pub(crate) length: u64,
+pub struct Run {
+    /// Which stream.
+    pub output: Output,
+    /// How many; less than 2⁶³.
+    pub length: u64,
+}
+
+/// The bit that says which stream it was.
+const IS_STDERR: u64 = 1 << 63;
+
+impl Run {
+    /// Eight bytes, little-endian; the highest bit is set for stderr.
+    pub(crate) fn to_bytes(self) -> [u8; 8] {
+        let bit = if self.output == Output::Stderr { IS_STDERR } else { 0 };
+        (self.length & !IS_STDERR | bit).to_le_bytes()
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 8]) -> Self {
+        let run = u64::from_le_bytes(bytes);
+        let output = if run & IS_STDERR == 0 { Output::Stdout } else { Output::Stderr };
+        Run { output, length: run & !IS_STDERR }
+    }
 }
 
 /// Runs, the oldest first.
@@ -32,6 +51,11 @@ impl Runs {
         if self.0.len() > MOST {
             self.fold();
         }
+    }
+
+    /// All of them.
+    pub(crate) fn into_vec(self) -> Vec<Run> {
+        self.0.into()
     }
 
     /// Adds what was read elsewhere.

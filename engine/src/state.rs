@@ -66,6 +66,8 @@ pub(crate) struct State {
     pub(crate) outputs: [OutputState; 2],
     /// In which order they were read, since somebody wants to know.
     pub(crate) runs: Option<Runs>,
+    /// They are told with the end, and nobody takes them before.
+    pub(crate) keeps_order: bool,
     pub(crate) input: InputQueue,
     pub(crate) stopping: Option<Stopping>,
     /// The last handle is gone: nobody looks any more.
@@ -191,6 +193,7 @@ impl Shared {
                 // On a terminal stdout and stderr are one stream.
                 outputs: [output(stdout, false), output(stderr, terminal.is_some())],
                 runs: None,
+                keeps_order: false,
                 input,
                 stopping: None,
                 abandoned: false,
@@ -207,6 +210,12 @@ impl Shared {
             over: Notify::new(),
             running,
         }
+    }
+
+    /// Notes in which order the streams are read, for the end.
+    pub(crate) fn keep_order(&self) {
+        let mut state = self.lock();
+        (state.runs, state.keeps_order) = (Some(Runs::default()), true);
     }
 
     /// A job without a process, which is over: all it printed is here.
@@ -236,6 +245,7 @@ impl Shared {
             state: Mutex::new(State {
                 outputs: [output(ring), output(Ring::new(window))],
                 runs: None,
+                keeps_order: false,
                 input: InputQueue::new(window, true),
                 stopping: None,
                 abandoned: false,

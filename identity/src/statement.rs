@@ -66,6 +66,25 @@ pub struct Statement {
     pub stdout: Option<Stream>,
     /// Its stderr; none where nothing ran.
     pub stderr: Option<Stream>,
+    /// What became of its output at the host, where it was detached.
+    pub spool: Option<Spool>,
+}
+
+/// What became of a detached job's output at the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    /// What was to be done at the limit.
+    pub on_full: OnFull,
+    /// Bytes of each stream that were to be kept.
+    pub limit: u64,
+    /// Offset from which on stdout is kept.
+    pub stdout_start: u64,
+    /// Offset from which on stderr is kept.
+    pub stderr_start: u64,
+    /// The limit was reached, and that was done.
+    pub was_full: bool,
+    /// The command was held back since the disk was full.
+    pub disk_was_full: bool,
 }
 
 /// What ran. A long one is told by its length and digest.
@@ -202,6 +221,8 @@ words! {
         OutputLimit = "limit output",
         /// The limit of its memory.
         MemoryLimit = "limit memory",
+        /// The limit of what is kept of its output.
+        SpoolLimit = "limit spool",
         /// Another limit.
         OtherLimit = "limit other",
         /// Its lease ran out.
@@ -212,6 +233,18 @@ words! {
         Stop = "stop",
         /// The host's server stopped.
         Shutdown = "shutdown",
+    }
+}
+
+words! {
+    /// What is done when as much of a detached job's output is kept as may be.
+    OnFull {
+        /// The command is held back.
+        Wait = "wait",
+        /// The command is ended.
+        Kill = "kill",
+        /// The oldest output is dropped.
+        DropOldest = "drop-oldest",
     }
 }
 
@@ -280,6 +313,7 @@ impl Statement {
         lines.put("stdin", self.stdin.as_ref());
         lines.put("stdout", self.stdout.as_ref());
         lines.put("stderr", self.stderr.as_ref());
+        lines.put("spool", self.spool.as_ref());
         lines.0
     }
 }
@@ -346,6 +380,15 @@ impl fmt::Display for Stream {
         write!(f, "{} {}", self.length, Hex(&self.blake3))?;
         f.write_str(if self.held_open { " held-open" } else { "" })?;
         f.write_str(if self.closed_early { " closed-early" } else { "" })
+    }
+}
+
+impl fmt::Display for Spool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Spool { on_full, limit, stdout_start, stderr_start, was_full, disk_was_full } = self;
+        write!(f, "{} {limit} {stdout_start} {stderr_start}", on_full.word())?;
+        f.write_str(if *was_full { " reached" } else { "" })?;
+        f.write_str(if *disk_was_full { " disk-full" } else { "" })
     }
 }
 

@@ -317,6 +317,7 @@ fn statement() -> Statement {
         stdin: None,
         stdout: None,
         stderr: None,
+        spool: None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! A receipt as a statement: one translation for both ends, so that a client can tell whether the text a host has signed says what the host's receipt says.
 
-use remora_identity::statement::{Command, EndedBy, MemoryLimit, NotStarted, Outcome, Statement, Stream};
+use remora_identity::statement::{
+    Command, EndedBy, MemoryLimit, NotStarted, OnFull, Outcome, Spool, Statement, Stream,
+};
 use remora_wire::native::proto;
 
 /// What a receipt says of a job that ran this command. It names no host key yet. None where the receipt isn't whole: an id of another
@@ -33,7 +35,23 @@ pub fn statement_of(receipt: &proto::Receipt, command: &Command) -> Option<State
         stdin: stream(receipt.stdin.as_ref())?,
         stdout: stream(receipt.stdout.as_ref())?,
         stderr: stream(receipt.stderr.as_ref())?,
+        spool: receipt.spool.as_ref().map(spool),
     })
+}
+
+fn spool(report: &proto::SpoolReport) -> Spool {
+    Spool {
+        on_full: match report.on_full() {
+            proto::OnFull::Unspecified | proto::OnFull::Wait => OnFull::Wait,
+            proto::OnFull::Kill => OnFull::Kill,
+            proto::OnFull::DropOldest => OnFull::DropOldest,
+        },
+        limit: report.limit,
+        stdout_start: report.stdout_start,
+        stderr_start: report.stderr_start,
+        was_full: report.was_full,
+        disk_was_full: report.disk_was_full,
+    }
 }
 
 /// The command of a start message as a statement has it: what is long is its length and digest only.
@@ -77,6 +95,7 @@ fn ended_by(receipt: &proto::Receipt) -> Option<EndedBy> {
         proto::EndReason::Limit => match receipt.limit.as_str() {
             "output" => EndedBy::OutputLimit,
             "memory" => EndedBy::MemoryLimit,
+            "spool" => EndedBy::SpoolLimit,
             _ => EndedBy::OtherLimit,
         },
         proto::EndReason::Lease => EndedBy::Lease,

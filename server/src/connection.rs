@@ -309,7 +309,7 @@ impl Connection {
     fn ask(&mut self, ask: &proto::Ask) {
         let settings = self.settings.borrow().clone();
         let number = ask.number;
-        if let Some(answer) = reply(ask, &self.who, &settings) {
+        if let Some(answer) = reply(ask, &self.who, self.host_key.as_ref(), &settings) {
             let bell = self.bell.clone();
             tokio::spawn(async move {
                 let answer = proto::Answer { number, answer: Some(answer.await) };

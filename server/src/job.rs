@@ -4,8 +4,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use remora_engine::{
-    Blame, EndReason, Ended, How, InputEnd, JobRequest, LimitKind, MemoryMeans, NotStarted, OutputEnd,
-    PeakMemory, Program, Session, Stdin, Terminal, WindowSize,
+    Blame, EndReason, Ended, How, InputEnd, JobRequest, LimitKind, MemoryMeans, NotStarted, Output,
+    OutputEnd, PeakMemory, Program, Run, Session, Stdin, Terminal, WindowSize,
 };
 use remora_identity::statement::ReceiptKey;
 use remora_identity::{Authenticated, Refusal};
@@ -33,6 +33,7 @@ pub(crate) fn request(start: &proto::Start, session: Option<Session>) -> Option<
         stdin: if start.no_stdin { Stdin::Null } else { Stdin::Piped },
         terminal: start.terminal.as_ref().map(terminal),
         wait_streams: start.wait_streams,
+        keep_order: start.keep_order,
         login: start.login,
         session,
         ..JobRequest::new(program)
@@ -77,6 +78,10 @@ pub(crate) struct Subject {
     pub(crate) user: String,
     pub(crate) working_directory: Vec<u8>,
     pub(crate) evidence: Evidence,
+    /// The boot that it ran in, where that isn't this one.
+    pub(crate) boot_id: Option<[u8; 16]>,
+    /// Its session as it began there, where what it changed is its own.
+    pub(crate) session: Option<proto::SessionChange>,
 }
 
 impl Subject {
@@ -87,6 +92,8 @@ impl Subject {
             user: who.user().to_owned(),
             working_directory: Vec::new(),
             evidence: Evidence::new(start),
+            boot_id: None,
+            session: None,
         }
     }
 
@@ -94,9 +101,10 @@ impl Subject {
         proto::Receipt {
             job_id: self.job_id.clone(),
             host_name: settings.host_name.clone(),
-            boot_id: settings.boot_id.to_vec(),
+            boot_id: self.boot_id.unwrap_or(settings.boot_id).to_vec(),
             user: self.user.clone(),
             working_directory: self.working_directory.clone(),
+            session: self.session.clone(),
             ..proto::Receipt::default()
         }
     }
@@ -162,12 +170,13 @@ impl Subject {
                 None => "",
             }
             .to_owned(),
-            session: ended.session.as_ref().map(sessions::change),
+            session: ended.session.as_ref().map(sessions::change).or_else(|| self.session.clone()),
             unread_input: ended.unread_input.get(..UNREAD).unwrap_or(&ended.unread_input).to_vec(),
             // What is cut is what waited for the terminal, which holds less.
             unread_upto: ended
                 .unread_upto
                 .saturating_sub(ended.unread_input.len().saturating_sub(UNREAD) as u64),
+            order: order(&ended.order),
             spool: ended.spooled.as_ref().map(crate::detached::report),
             ..self.receipt(settings)
         };
@@ -206,6 +215,16 @@ fn input(end: &InputEnd) -> proto::StreamReport {
         held_open: false,
         closed_early: end.closed_early,
     }
+}
+
+/// Lengths of stdout and stderr in turn, stdout's first.
+fn order(runs: &[Run]) -> Vec<u64> {
+    let mut lengths = Vec::with_capacity(runs.len() + 1);
+    if runs.first().is_some_and(|first| first.output == Output::Stderr) {
+        lengths.push(0);
+    }
+    lengths.extend(runs.iter().map(|run| run.length));
+    lengths
 }
 
 pub(crate) fn unix_ns(time: SystemTime) -> u64 {

@@ -108,6 +108,8 @@ impl Record {
             user: note.user.clone(),
             working_directory: note.working_directory,
             evidence: Evidence::new(&note.to_sign.unwrap_or_default()),
+            boot_id: None,
+            session: None,
         };
         Some(Record {
             owner: Owner { user: note.user, authority: note.authority },
@@ -145,6 +147,8 @@ mod tests {
             user: "root".to_owned(),
             working_directory: b"/a\xfe".to_vec(),
             evidence: Evidence::new(&start),
+            boot_id: None,
+            session: None,
         };
         let (id, request, linger) = ([7; 16], request_digest(&start), Duration::from_secs(600));
         let record = Record { owner, id, subject, request, linger, start: kept(&start), started_unix_ns: 5 };

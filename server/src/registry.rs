@@ -1,12 +1,13 @@
 //! The jobs of a server, apart from its connections: a lost connection is not a lost job. Who comes back names the job, and goes on with
 //! it; nobody's job is kept without a bound in time and number. It never starts anything, and never lets anybody near another's job.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use remora_engine::{EndReason, Engine, Found, InputError, Job, JobKey, Output};
+use remora_engine::{EndReason, Ended, Engine, Found, InputError, Job, JobKey, Output};
 use remora_wire::native::proto;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
@@ -21,10 +22,21 @@ const KEPT: Duration = Duration::from_secs(600);
 /// How often the output of a job that nobody will see is thrown away.
 const DISCARD_PAUSE: Duration = Duration::from_millis(20);
 
+/// Jobs that are over and forgotten, and that somebody waits for: those that are kept in mind.
+const RECENT: usize = 64;
+
 /// A job that is started, or is over and whose client may not know yet.
 pub(crate) struct Entry {
     pub(crate) job: Job,
     state: Mutex<State>,
+    /// Somebody besides its client waits for its end.
+    awaited: AtomicBool,
+}
+
+/// How a job ended that is forgotten here.
+pub(crate) struct Recent {
+    pub(crate) record: Record,
+    pub(crate) ended: Arc<Ended>,
 }
 
 struct State {
@@ -68,6 +80,11 @@ impl Entry {
         while self.lock().detaching == Detaching::Asked {
             sleep(DISCARD_PAUSE).await;
         }
+    }
+
+    /// Whoever asks how it ended is to be answered, although its client may have it forgotten first.
+    pub(crate) fn await_end(&self) {
+        self.awaited.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn record(&self) -> Record {
@@ -156,6 +173,8 @@ struct Inner {
     lost: HashMap<(Owner, JobId), ([u8; 32], Lost)>,
     /// None until it is asked for: which jobs there are is found out before.
     epoch: Option<[u8; 16]>,
+    /// The last ones that somebody waits for, the newest last.
+    recent: VecDeque<Arc<Recent>>,
     /// Nobody can come back any more.
     stopping: bool,
 }
@@ -175,7 +194,13 @@ impl Lost {
 
 impl Registry {
     pub(crate) fn new(engine: Arc<Engine>) -> Arc<Self> {
-        let inner = Inner { jobs: HashMap::new(), lost: HashMap::new(), epoch: None, stopping: false };
+        let inner = Inner {
+            jobs: HashMap::new(),
+            lost: HashMap::new(),
+            epoch: None,
+            recent: VecDeque::new(),
+            stopping: false,
+        };
         Arc::new(Registry { engine, inner: Mutex::new(inner) })
     }
 
@@ -216,7 +241,8 @@ impl Registry {
                 let place = (record.owner.clone(), record.id);
                 let attached = Err(Instant::now());
                 let state = State { record, attempt: 0, attached, turn: 0, detaching: Detaching::No };
-                let entry = Arc::new(Entry { job, state: Mutex::new(state) });
+                let entry =
+                    Arc::new(Entry { job, state: Mutex::new(state), awaited: AtomicBool::new(false) });
                 self.lock().jobs.insert(place, entry.clone());
                 self.await_client(&entry, 0);
                 Some(entry)
@@ -295,7 +321,8 @@ impl Registry {
                 let attempt = asked.start.resume.map_or(0, |resume| resume.attempt);
                 let attached = Ok(asked.place.clone());
                 let state = State { record, attempt, attached, turn: 0, detaching: Detaching::No };
-                let entry = Arc::new(Entry { job, state: Mutex::new(state) });
+                let entry =
+                    Arc::new(Entry { job, state: Mutex::new(state), awaited: AtomicBool::new(false) });
                 inner.jobs.insert(key, entry.clone());
                 Claim::Started(entry)
             }
@@ -315,11 +342,19 @@ impl Registry {
         if let Ok(id) = JobId::try_from(id) {
             let key = (owner.clone(), id);
             let mut inner = self.lock();
-            inner.jobs.remove(&key);
+            if let Some(entry) = inner.jobs.remove(&key) {
+                inner.remember(&entry);
+            }
             if let Some((_, lost)) = inner.lost.remove(&key) {
                 self.engine.forget(lost.key);
             }
         }
+    }
+
+    /// Those of an owner that are over, and were waited for.
+    pub(crate) fn recent(&self, owner: &Owner) -> Vec<Arc<Recent>> {
+        let inner = self.lock();
+        inner.recent.iter().filter(|recent| recent.record.owner == *owner).cloned().collect()
     }
 
     /// Its client needs it no more, or never asked to have it kept.
@@ -328,7 +363,9 @@ impl Registry {
             let state = entry.lock();
             (state.record.owner.clone(), state.record.id)
         };
-        self.lock().jobs.remove(&key);
+        let mut inner = self.lock();
+        inner.jobs.remove(&key);
+        inner.remember(entry);
     }
 
     /// Its client may come back, and must not have it run anew then: the time in which nothing was forgotten is over.
@@ -400,12 +437,13 @@ impl Registry {
         }
     }
 
-    /// The jobs of an owner that run and aren't detached.
+    /// The jobs of an owner that aren't detached: those that run, or whose clients may not know yet that they are over.
     pub(crate) fn list(&self, owner: &Owner) -> Vec<Arc<Entry>> {
         let inner = self.lock();
-        let theirs = inner.jobs.iter().filter(|((its, _), entry)| {
-            its == owner && entry.lock().detaching != Detaching::Done && entry.job.finished().is_none()
-        });
+        let theirs = inner
+            .jobs
+            .iter()
+            .filter(|((its, _), entry)| its == owner && entry.lock().detaching != Detaching::Done);
         theirs.map(|(_, entry)| entry.clone()).collect()
     }
 
@@ -447,6 +485,18 @@ impl Registry {
     /// Forgets all: the server is over.
     pub(crate) fn clear(&self) {
         self.lock().jobs.clear();
+    }
+}
+
+impl Inner {
+    /// Keeps in mind how a job ended that somebody waits for.
+    fn remember(&mut self, entry: &Entry) {
+        if let (true, Some(ended)) = (entry.awaited.load(Ordering::Relaxed), entry.job.finished()) {
+            if self.recent.len() == RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(Arc::new(Recent { record: entry.record(), ended }));
+        }
     }
 }
 

@@ -120,6 +120,16 @@ fn info(info: &SessionInfo, settings: &Settings, made: bool) -> proto::SessionIn
     }
 }
 
+/// What is told of a session to a job that is detached: where it was then, and that what the job changes is its own.
+pub(crate) fn apart(session: &Session) -> proto::SessionChange {
+    proto::SessionChange {
+        carried: proto::Carried::Detached as i32,
+        working_directory: session.working_directory().into_os_string().into_vec(),
+        name: session.name().to_owned(),
+        ..proto::SessionChange::default()
+    }
+}
+
 /// What a job did to its session, for its receipt.
 pub(crate) fn change(change: &SessionChange) -> proto::SessionChange {
     let carried = match change.carried {

@@ -12,8 +12,8 @@ pub const CONTROL_BEFORE_AUTH: usize = 64 * 1024;
 pub const CONTROL: usize = 1024 * 1024;
 /// Largest control message about a running job, or a connection: these are small.
 pub const CONTROL_SMALL: usize = 16 * 1024;
-/// Largest receipt: it carries names and a working directory.
-pub const CONTROL_RECEIPT: usize = 64 * 1024;
+/// Largest receipt: it carries names, a statement, and the order of the output.
+pub const CONTROL_RECEIPT: usize = 128 * 1024;
 /// Jobs at a time on one connection.
 pub const JOBS: u32 = 256;
 /// Unsigned key offers over the life of a connection.

@@ -1,5 +1,6 @@
 //! The verbs for detached jobs.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -13,7 +14,7 @@ const ENVIRONMENT: &str = "environment: SSH_AUTH_SOCK (the agent), HOME, USER, X
 pub(crate) struct Detaching {
     /// Detach the command: print its id, and return as soon as the host has it
     /// safely. See `remora jobs`, `logs`, `wait`, `stop`
-    #[arg(long, conflicts_with_all = ["json", "receipt", "session", "save", "encoding", "reconnect"])]
+    #[arg(long, conflicts_with_all = ["json", "receipt", "keep", "save", "encoding", "reconnect"])]
     pub(crate) detach: bool,
 
     /// With --detach: a name for it; no two of one name run at a time
@@ -65,7 +66,7 @@ pub(crate) struct Jobs {
     pub(crate) reach: Reach,
 }
 
-/// Which detached command, on which host.
+/// Which command, on which host.
 #[derive(Debug, Args)]
 pub(crate) struct Which {
     /// host, user@host:port, or unix:PATH
@@ -115,6 +116,13 @@ pub(crate) struct Logs {
     #[arg(long, conflicts_with = "follow")]
     pub(crate) json: bool,
 
+    /// Print nothing: keep all of it, its order and the signed receipt in this
+    /// new directory, for `remora replay`. The command must be over, or
+    /// --follow waits for its end
+    #[arg(long, value_name = "DIR",
+        conflicts_with_all = ["json", "max_bytes", "tail", "since_offset", "stream"])]
+    pub(crate) keep: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) staying: Staying,
 }
@@ -127,7 +135,7 @@ pub(crate) enum LogStream {
     Both,
 }
 
-/// Wait until a detached command is over; the exit status is its own
+/// Wait until a command is over; the exit status is its own
 #[derive(Debug, Args)]
 #[command(after_help = ENVIRONMENT)]
 pub(crate) struct Wait {
@@ -138,11 +146,15 @@ pub(crate) struct Wait {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Write its receipt, signed by the host, to this file, for `remora receipt`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipt: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) staying: Staying,
 }
 
-/// Send a detached command a signal, to its process group
+/// Send a command a signal, to its process group
 #[derive(Debug, Args)]
 #[command(after_help = ENVIRONMENT)]
 pub(crate) struct SignalJob {
@@ -154,7 +166,7 @@ pub(crate) struct SignalJob {
     pub(crate) signal: String,
 }
 
-/// End a detached command: SIGTERM, SIGKILL after the host's grace time
+/// End a command: SIGTERM, SIGKILL after the host's grace time
 #[derive(Debug, Args)]
 #[command(after_help = ENVIRONMENT)]
 pub(crate) struct Stop {
@@ -186,7 +198,8 @@ pub(crate) struct Renew {
 ///
 /// JOB is the id that `remora jobs` lists it by, or the beginning of that; the
 /// whole id is printed. Its client ends with status 198. Its standard input
-/// ends, unless it has a terminal. Not for a command in a session.
+/// ends, unless it has a terminal. What a command in a session changes is its
+/// own from then on.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = ENVIRONMENT)]
 pub(crate) struct Detach {

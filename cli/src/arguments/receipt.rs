@@ -16,7 +16,7 @@ pub(crate) enum ReceiptCommand {
     Show(Show),
 }
 
-/// Check a receipt that `remora exec --receipt` wrote
+/// Check a receipt that `remora exec --receipt` wrote, or a command that was kept
 ///
 /// Its signature must be good, and its key one that known_hosts has and doesn't
 /// revoke; saved output must be what the receipt says, byte for byte. The exit
@@ -25,7 +25,7 @@ pub(crate) enum ReceiptCommand {
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = "environment: HOME")]
 pub(crate) struct Verify {
-    /// The receipt
+    /// The receipt, or the directory of --keep, whose output is compared, too
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
 
@@ -57,4 +57,18 @@ pub(crate) struct Show {
     /// The receipt
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// Print a command that was kept by --keep, as it looked
+///
+/// stdout and stderr come in the order in which the host read them, each to its
+/// own of ours. First the output is compared with the receipt; where it isn't
+/// what that says, nothing is printed, and the exit status is 1. Whether the
+/// receipt is a known host's, `remora receipt verify DIR` tells.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Replay {
+    /// The directory
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
 }

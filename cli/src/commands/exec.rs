@@ -13,6 +13,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 
 use super::ending::{how, in_session, job_id, killed_by, lost, not_started};
+use super::folder::{Copy, Folder};
 use super::place::{Access, Place};
 use super::streams::{Input, Output, Target as To};
 use super::timeline::Timeline;
@@ -118,6 +119,7 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
     place.lasting = lasting;
     let mut access = Access::new(&exec.reach, &place);
     let keep = RefCell::new(exec.receipt.as_deref().map(receipt::Keep::begin).transpose()?);
+    let folder = RefCell::new(exec.keep.as_deref().map(Folder::begin).transpose()?);
     loop {
         let mut attempt = place.open(&exec.reach, &timeline, &mut access).await?;
         if request.detach.is_some() {
@@ -134,7 +136,7 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
             }
             continue;
         }
-        let how = How { request: &request, raw, keep: &keep, watch: &mut watch };
+        let how = How { request: &request, raw, keep: &keep, folder: &folder, watch: &mut watch };
         let result = drive(exec, &place, &timeline, &attempt.opened, how, &mut input, interrupted).await;
         let server = attempt.server.take();
         let opened = attempt.opened;
@@ -191,7 +193,8 @@ fn request(exec: &Exec) -> Result<Request, Failure> {
     request.session = exec.session.as_ref().map(|name| session_name(name, false));
     request.stdin = !exec.no_stdin;
     request.wait_streams = exec.wait_streams;
-    request.sign_receipt = exec.receipt.is_some();
+    request.sign_receipt = exec.receipt.is_some() || exec.keep.is_some();
+    request.keep_order = exec.keep.is_some();
     request.linger = outage::linger(&exec.staying);
     Ok(request)
 }
@@ -203,6 +206,8 @@ struct How<'a> {
     raw: bool,
     /// Where its receipt is kept.
     keep: &'a RefCell<Option<receipt::Keep>>,
+    /// Where all of it is kept.
+    folder: &'a RefCell<Option<(Folder, [Copy; 2])>>,
     /// Shows when the connection is lost.
     watch: &'a mut outage::Watch,
 }
@@ -218,7 +223,7 @@ async fn drive(
     place: &Place,
     timeline: &Timeline,
     opened: &Opened,
-    How { request, raw, keep, watch }: How<'_>,
+    How { request, raw, keep, folder, watch }: How<'_>,
     input: &mut Input,
     interrupted: &Cell<bool>,
 ) -> Result<Outcome, Stop> {
@@ -238,8 +243,12 @@ async fn drive(
             To::Stream(Sink::open(which))
         }
     };
-    let mut out = Output::new(target(Which::Stdout), exec.encoding);
-    let mut err = Output::new(target(Which::Stderr), exec.encoding);
+    let (kept_in, [stdout_copy, stderr_copy]) = match folder.take() {
+        Some((folder, copies)) => (Some(folder), copies.map(Some)),
+        None => (None, [None, None]),
+    };
+    let mut out = Output::new(target(Which::Stdout), exec.encoding).with_copy(stdout_copy);
+    let mut err = Output::new(target(Which::Stderr), exec.encoding).with_copy(stderr_copy);
 
     let first_byte = Cell::new(false);
     // What its program asks of our terminal: taken back before anything is said, unless it ends as it wanted to.
@@ -377,12 +386,19 @@ async fn drive(
                     || passed.borrow().iter().any(|(number, _)| *number == i32::from(signal))
                     || i32::from(signal) == SIGPIPE && !finished.unchecked.is_empty()
             };
-            let kept = keep.take().map(|keep| keep.finish(&name, finished.kept.as_ref()));
+            let mut kept = keep.take().map(|keep| keep.finish(&name, finished.kept.as_ref()));
+            if let (Some(folder), Some(copies)) = (kept_in, copies(&mut out, &mut err)) {
+                kept = Some(folder.finish_with(&name, copies, &finished));
+            }
             let file = exec.receipt.as_deref().filter(|_| matches!(kept, Some(Ok(()))));
             let told = conclude(exec, place, timeline, &finished, [&out, &err], file, expected);
             told.and_then(|outcome| kept.unwrap_or(Ok(())).map(|()| outcome)).map_err(Stop::Failed)
         }
-        Err(JobError::Denied) => Err(Stop::Denied),
+        Err(JobError::Denied) => {
+            // Nothing has come: another key may do.
+            *folder.borrow_mut() = kept_in.zip(copies(&mut out, &mut err));
+            Err(Stop::Denied)
+        }
         Err(error) => {
             let mut failure = match error {
                 JobError::Detached(_) => {
@@ -401,6 +417,11 @@ async fn drive(
             Err(Stop::Failed(failure))
         }
     }
+}
+
+/// What is kept of both streams.
+fn copies(out: &mut Output, err: &mut Output) -> Option<[Copy; 2]> {
+    Some([out.take_copy()?, err.take_copy()?])
 }
 
 /// What two futures that never end would give, so that `select!` types them.

@@ -3,6 +3,7 @@
 mod capture;
 mod ending;
 pub(crate) mod exec;
+mod folder;
 pub(crate) mod jobs;
 mod local;
 mod options;
@@ -10,6 +11,7 @@ mod outage;
 mod place;
 mod plain;
 pub(crate) mod receipt;
+pub(crate) mod replay;
 mod save;
 pub(crate) mod serve;
 mod session;

@@ -190,6 +190,12 @@ const RULES: &[Rule] = &[
         why: LINE_ALONE,
     },
     Rule {
+        option: "--keep",
+        given: |given| given.exec(|exec| exec.keep.is_some()),
+        wires: JOBS,
+        why: "it has no receipts",
+    },
+    Rule {
         option: "--receipt",
         given: |given| given.exec(|exec| exec.receipt.is_some()),
         wires: JOBS,
@@ -320,6 +326,7 @@ mod tests {
         (&["--status-file", "file"], &TARGETS),
         (&["--exit-status", "ssh"], &TARGETS),
         (&["--receipt", "file"], &["web1", "unix:/run/r.sock", "local"]),
+        (&["--keep", "folder"], &["web1", "unix:/run/r.sock", "local"]),
         (&["--encoding", "gbk"], &TARGETS),
         (&["--save", "."], &["header://h:1"]),
         (&["--overwrite", "--save", "."], &["header://h:1"]),

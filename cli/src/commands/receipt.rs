@@ -1,7 +1,7 @@
 //! The receipt as JSON, versioned: `--json` and `--status-file`. `remora receipt`, and receipts in files, are in the folder of this name.
 
 mod keep;
-mod read;
+pub(super) mod read;
 pub(crate) mod show;
 pub(crate) mod verify;
 

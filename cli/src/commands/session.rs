@@ -20,6 +20,7 @@ pub(super) fn told(change: &SessionChange) -> String {
         Carried::NotCaptured | Carried::Unspecified => {
             format!("session {name}: nothing was captured: {}", escape(&change.note))
         }
+        Carried::Detached => format!("session {name}: detached; what the command changes is its own"),
         Carried::Lost => format!("session {name}: what the line changed is lost: {}", escape(&change.note)),
     }
 }
@@ -39,6 +40,7 @@ pub(super) fn object(change: &SessionChange) -> Value {
             Carried::Captured => "captured",
             Carried::Unchanged => "unchanged",
             Carried::NotCaptured | Carried::Unspecified => "not-captured",
+            Carried::Detached => "detached",
             Carried::Lost => "lost",
         },
         "note": (!change.note.is_empty()).then_some(&change.note),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use encoding_rs::{CoderResult, Decoder, Encoding};
 use remora_client::{Reader, Writer};
 
+use super::folder::Copy;
 use super::receipt::Captured;
 use crate::stdio::{Sink, Source};
 
@@ -78,6 +79,8 @@ pub(crate) enum Target {
 /// One output stream's way to its target.
 pub(crate) struct Output {
     pub(crate) target: Target,
+    /// What is kept besides: as it came, before any decoding.
+    copy: Option<Copy>,
     decoder: Option<Decoder>,
 }
 
@@ -86,7 +89,17 @@ impl Output {
         // UTF-8 goes through as it is: bytes that aren't text stay what they were.
         let decoder =
             encoding.filter(|e| *e != encoding_rs::UTF_8).map(Encoding::new_decoder_without_bom_handling);
-        Output { target, decoder }
+        Output { target, copy: None, decoder }
+    }
+
+    /// Has it kept besides.
+    pub(crate) fn with_copy(self, copy: Option<Copy>) -> Self {
+        Output { copy, ..self }
+    }
+
+    /// What was kept besides.
+    pub(crate) fn take_copy(&mut self) -> Option<Copy> {
+        self.copy.take()
     }
 
     /// Moves the stream to its end; each piece is seen before it is written. Dropping the reader early closes the stream on the host.
@@ -96,6 +109,9 @@ impl Output {
     pub(crate) async fn pump(&mut self, mut reader: Reader, mut seen: impl FnMut(&[u8])) -> io::Result<()> {
         while let Some(chunk) = reader.next().await {
             seen(&chunk);
+            if let Some(copy) = &mut self.copy {
+                copy.take(&chunk);
+            }
             self.put(chunk, false).await?;
         }
         if self.decoder.is_some() {

@@ -508,6 +508,10 @@ impl Kept {
                     Some(FromKeeper::Ended(told)) => ended = Some(*told),
                     Some(FromKeeper::Detached(why)) => {
                         state.is_detached |= why.is_none();
+                        if state.is_detached {
+                            // What it changes isn't its session's any more.
+                            state.session = None;
+                        }
                         if let Some(waits) = state.detaching.take() {
                             let _ = waits.send(why.map_or(Ok(()), Err));
                         }
@@ -619,6 +623,7 @@ pub(crate) fn lost(pid: i32, now: &Snapshot) -> Ended {
         pid,
         session: None,
         spooled: None,
+        order: Vec::new(),
     }
 }
 

@@ -7,8 +7,9 @@ use rustix::fs::OFlags;
 use rustix::io::{Errno, pread};
 
 use super::folder::Folder;
-use super::spool::{FIRST, HEADER, IS_STDERR, MARK, ORDER, RUN, STDERR, STDOUT};
+use super::spool::{FIRST, HEADER, MARK, ORDER, RUN, STDERR, STDOUT};
 use crate::request::Output;
+use crate::runs::Run;
 
 /// Pieces of [`Log::read_both`] at the most.
 const MOST_PIECES: usize = 1024;
@@ -123,10 +124,8 @@ impl Log {
             if runs.is_empty() {
                 break;
             }
-            for run in runs.chunks_exact(8) {
-                let run = u64::from_le_bytes(run.try_into().unwrap_or_default());
-                let output = if run & IS_STDERR == 0 { Output::Stdout } else { Output::Stderr };
-                reading.run(output, run & !IS_STDERR, &mut offsets)?;
+            for run in runs.as_chunks().0.iter().map(|bytes| Run::from_bytes(*bytes)) {
+                reading.run(run.output, run.length, &mut offsets)?;
             }
             place += runs.len() as u64;
         }
@@ -172,12 +171,11 @@ impl Log {
             if found.is_empty() {
                 break;
             }
-            for run in found.chunks_exact(8) {
-                let run = u64::from_le_bytes(run.try_into().unwrap_or_default());
-                let output = if run & IS_STDERR == 0 { Output::Stdout } else { Output::Stderr };
+            for run in found.as_chunks().0.iter().map(|bytes| Run::from_bytes(*bytes)) {
+                let Run { output, length } = run;
                 let begins = offset(&mut offsets, output);
-                runs.push(RunAt { output, begins: *begins, length: run & !IS_STDERR });
-                *begins += run & !IS_STDERR;
+                runs.push(RunAt { output, begins: *begins, length });
+                *begins += length;
             }
             place += found.len() as u64;
         }

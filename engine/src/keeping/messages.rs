@@ -11,6 +11,7 @@ use crate::error::{NotStarted, Step};
 use crate::order::Order;
 use crate::outcome::{EndReason, Ended, How, InputEnd, LimitKind, MemoryMeans, OutputEnd, PeakMemory};
 use crate::request::{Limits, Output, Stdin, Terminal, WindowSize};
+use crate::runs::Run;
 use crate::signal::Signal;
 use crate::sys::{ChildStep, Failed};
 
@@ -254,7 +255,7 @@ fn not_started_of(found: Found<'_>) -> Option<NotStarted> {
 
 impl Start {
     fn fields(&self) -> Fields {
-        let Order { candidates, argv, envp, cwd, or_root, umask, stdin, terminal, wait_streams } =
+        let Order { candidates, argv, envp, cwd, or_root, umask, stdin, terminal, wait_streams, keep_order } =
             &self.order;
         let Limits { wall, memory, open_files, output, window, stdin_window } = &self.limits;
         let strings = |list: &[CString]| list.iter().map(|one| one.as_bytes().to_vec()).collect::<Vec<_>>();
@@ -278,7 +279,8 @@ impl Start {
             .bytes(17, &self.note)
             .bytes(18, &self.key.0)
             .bytes(19, &self.session)
-            .flag(20, self.tells);
+            .flag(20, self.tells)
+            .flag(21, *keep_order);
         if let Some(plan) = &self.detach {
             fields = fields.nested(40, plan.fields());
         }
@@ -323,6 +325,7 @@ impl Start {
                 stdin: if found.flag(7) { Stdin::Piped } else { Stdin::Null },
                 terminal,
                 wait_streams: found.flag(9),
+                keep_order: found.flag(21),
             },
             limits: Limits {
                 wall: found.optional(10).map(Duration::from_nanos),
@@ -502,7 +505,8 @@ pub(super) fn ended_fields(ended: &Ended) -> Fields {
         .nested(12, output(&ended.stderr))
         .bytes(14, &ended.unread_input)
         .number(15, ended.unread_upto)
-        .signed(16, ended.pid.into());
+        .signed(16, ended.pid.into())
+        .bytes(17, &ended.order.iter().flat_map(|run| run.to_bytes()).collect::<Vec<u8>>());
     if let Some(reason) = ended.stopped {
         fields = fields.nested(2, reason_fields(reason));
     }
@@ -561,6 +565,7 @@ pub(super) fn ended_of(found: Found<'_>) -> Option<Ended> {
         // The server knows the session.
         session: None,
         spooled: found.nested(40).map(Spooled::of),
+        order: found.bytes(17).as_chunks().0.iter().map(|bytes| Run::from_bytes(*bytes)).collect(),
     })
 }
 
@@ -593,6 +598,7 @@ mod tests {
                     job_control: true,
                 }),
                 wait_streams: true,
+                keep_order: true,
             },
             limits: Limits { wall: Some(Duration::ZERO), memory: Some(5), ..Limits::default() },
             linger: Duration::from_secs(600),
@@ -668,6 +674,10 @@ mod tests {
             unread_upto: 9,
             pid: 12,
             session: None,
+            order: vec![
+                Run { output: Output::Stderr, length: 1 },
+                Run { output: Output::Stdout, length: u64::MAX >> 1 },
+            ],
             spooled: Some(Spooled {
                 on_full: OnFull::Kill,
                 limit: 3,

@@ -31,8 +31,6 @@ pub(super) const HEADER: u64 = 64;
 pub(super) const FIRST: u64 = 24;
 /// Bytes of a run.
 pub(super) const RUN: u64 = 8;
-/// The bit of a run that says stderr.
-pub(super) const IS_STDERR: u64 = 1 << 63;
 
 /// Runs that are written one by one. Beyond it they are gathered, so that they cost little beside what they tell of.
 const FINE: u64 = 2 * 1024 * 1024;
@@ -322,8 +320,7 @@ impl Spool {
             }
             _ => (run, self.count),
         };
-        let bit = if whole.output == Output::Stderr { IS_STDERR } else { 0 };
-        write_all(&self.order, &(whole.length | bit).to_le_bytes(), HEADER + place * RUN)?;
+        write_all(&self.order, &whole.to_bytes(), HEADER + place * RUN)?;
         self.last = Some(whole);
         self.count = place + 1;
         Ok(())

@@ -24,8 +24,8 @@ use crate::request::{JobRequest, Program};
 pub(crate) enum Begun {
     /// It has carried the line out: there is nothing to run.
     Answered { stdout: Vec<u8>, status: u8, change: SessionChange },
-    /// It is to be run, as the request says now, and here.
-    Runs(Running, Place),
+    /// It is to be run, as the request says now, and here. What is detached has nothing to do with the session from then on.
+    Runs(Option<Running>, Place),
 }
 
 /// Where a session runs a job.
@@ -74,6 +74,21 @@ pub(crate) enum Telling<'a> {
     Keeper { key: JobKey, path: PathBuf, captures: &'a Captures },
 }
 
+impl Telling<'_> {
+    fn captures(&self) -> &Captures {
+        match self {
+            Telling::Here(captures) | Telling::Keeper { captures, .. } => captures,
+        }
+    }
+
+    fn key(&self) -> Option<JobKey> {
+        match self {
+            Telling::Here(_) => None,
+            Telling::Keeper { key, .. } => Some(*key),
+        }
+    }
+}
+
 /// What beginning a job needs.
 #[derive(Debug)]
 pub(crate) struct Captures {
@@ -89,16 +104,15 @@ impl Captures {
 }
 
 /// Begins a job in a session: carries its line out, or changes the request so that it runs there.
+///
+/// One that is detached runs there as a line with `&` behind it would: it begins as the session is, and what it changes is its own.
 pub(crate) fn begin(
     session: Session,
     request: &mut JobRequest,
     telling: Telling<'_>,
     account: &Account,
 ) -> Begun {
-    let (captures, key) = match &telling {
-        Telling::Here(captures) => (*captures, None),
-        Telling::Keeper { captures, key, .. } => (*captures, Some(*key)),
-    };
+    let (machine, key, is_detached) = (&telling.captures().machine, telling.key(), request.detach.is_some());
     if let Some(answered) = key.and_then(|key| session.remembered(key)) {
         return answered;
     }
@@ -115,19 +129,20 @@ pub(crate) fn begin(
     let mut reading = Reading::Program;
     if let Program::Line(line) = &request.program {
         reading = line::read(line, dialect, &before);
-        if request.login && !matches!(reading, Reading::Shell { .. }) {
+        let is_real = request.login || is_detached && matches!(reading, Reading::Commands(_));
+        if is_real && !matches!(reading, Reading::Shell { .. }) {
             reading = Reading::Shell { is_right: true };
         }
     }
     if let Reading::Commands(commands) = &reading {
-        match simulate::carry_out(commands, dialect, &before, &captures.machine) {
+        match simulate::carry_out(commands, dialect, &before, machine) {
             Some(answer) => return answered(&session, key, &before, answer),
             None => reading = Reading::Shell { is_right: true },
         }
     }
     let mut here = before.cwd.clone();
     if let (Program::Line(line), Reading::Shell { .. }) = (&request.program, &reading)
-        && let Some(elsewhere) = way_out(line, dialect, &before, &captures.machine)
+        && let Some(elsewhere) = way_out(line, dialect, &before, machine)
     {
         here = elsewhere;
     }
@@ -137,14 +152,14 @@ pub(crate) fn begin(
                 text: line,
                 is_right,
                 // fish marks the end of a line at no cost.
-                may_exit: dialect == Dialect::Fish || line::mentions_exit(line, &before),
+                may_exit: !is_detached && (dialect == Dialect::Fish || line::mentions_exit(line, &before)),
                 asks_status: line::mentions_status(line),
             };
             let may_exit = line.may_exit;
-            match capture(&line, dialect, &before, &telling) {
+            match capture(&line, dialect, &before, (!is_detached).then_some(&telling)) {
                 Ok((text, ear)) => {
                     request.program = Program::Line(text);
-                    Means::Told { ear, dialect, may_exit }
+                    ear.map_or(Means::Program, |ear| Means::Told { ear, dialect, may_exit })
                 }
                 Err(Untellable::Shell) => Means::Untold,
                 Err(Untellable::Fault(why)) => Means::Lost(why),
@@ -160,8 +175,11 @@ pub(crate) fn begin(
     request.cwd = Some(path(&here));
     request.umask = Some(before.umask);
     request.env.clear();
+    if is_detached {
+        return Begun::Runs(None, place);
+    }
     session.begin_job();
-    Begun::Runs(Running { session, key, before, means }, place)
+    Begun::Runs(Some(Running { session, key, before, means }), place)
 }
 
 /// Where a shell can begin a line whose directory has vanished: where its first command goes, if it goes there from anywhere. A
@@ -194,19 +212,19 @@ enum Untellable {
     Fault(String),
 }
 
-/// The text that makes a shell tell its state, and where it tells it.
+/// The text that makes a shell begin as the session is, and, where there is a telling, tell its state; and who reads that.
 fn capture(
     line: &Line<'_>,
     dialect: Dialect,
     before: &State,
-    telling: &Telling<'_>,
-) -> Result<(Vec<u8>, Ear), Untellable> {
+    telling: Option<&Telling<'_>>,
+) -> Result<(Vec<u8>, Option<Ear>), Untellable> {
     use std::os::unix::ffi::OsStrExt;
     if dialect == Dialect::Other {
         return Err(Untellable::Shell);
     }
     let fault = |why: &str| Untellable::Fault(why.to_owned());
-    let wrapped = |path: &[u8]| {
+    let wrapped = |path: Option<&[u8]>| {
         wrap::wrap(dialect, line, path, before).filter(|text| text.len() < limits::VARIABLE).ok_or_else(
             || {
                 let limit = limits::VARIABLE;
@@ -217,15 +235,18 @@ fn capture(
         )
     };
     match telling {
-        Telling::Keeper { path, .. } => Ok((wrapped(path.as_os_str().as_bytes())?, Ear::Keeper)),
-        Telling::Here(captures) => {
+        None => Ok((wrapped(None)?, None)),
+        Some(Telling::Keeper { path, .. }) => {
+            Ok((wrapped(Some(path.as_os_str().as_bytes()))?, Some(Ear::Keeper)))
+        }
+        Some(Telling::Here(captures)) => {
             let folder = captures.folder.as_ref().ok_or_else(|| fault("there is no folder to capture by"))?;
             let fifo = folder.fifo().map_err(Untellable::Fault)?;
-            let text = wrapped(fifo.path())?;
+            let text = wrapped(Some(fifo.path()))?;
             let collector = fifo.collect().map_err(|error| {
                 Untellable::Fault(format!("the state of the shell can't be read: {error}"))
             })?;
-            Ok((text, Ear::Here(collector)))
+            Ok((text, Some(Ear::Here(collector))))
         }
     }
 }

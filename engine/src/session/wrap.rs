@@ -37,8 +37,8 @@ impl Line<'_> {
     }
 }
 
-/// The text for `-c`; none for a shell that can't tell its state.
-pub(crate) fn wrap(dialect: Dialect, line: &Line<'_>, fifo: &[u8], state: &State) -> Option<Vec<u8>> {
+/// The text for `-c`; none for a shell that can't tell its state. Without a FIFO it tells nothing, and only begins as the session is.
+pub(crate) fn wrap(dialect: Dialect, line: &Line<'_>, fifo: Option<&[u8]>, state: &State) -> Option<Vec<u8>> {
     match dialect {
         Dialect::Bash | Dialect::Dash | Dialect::Zsh => Some(with_trap(dialect, line, fifo, state)),
         Dialect::Fish => Some(fish(line, fifo, state)),
@@ -66,26 +66,13 @@ fn tell(dialect: Dialect) -> &'static str {
     }
 }
 
-fn with_trap(dialect: Dialect, line: &Line<'_>, fifo: &[u8], state: &State) -> Vec<u8> {
-    // The shell ends behind this, so nobody misses its options and traps: what traces, echoes, looks on or stops at failures is
-    // turned off without a word of its own.
-    let (quiet, own) = match dialect {
-        Dialect::Zsh => ("trap - DEBUG ZERR; set +xveu; \\builtin emulate zsh", "\\builtin"),
-        Dialect::Dash => ("set +xveu", "command"),
-        _ => ("trap - DEBUG ERR; set +xveu", "\\builtin"),
-    };
-    let handler = [
-        format!("{{ {quiet}; }} >/dev/null 2>&1; {{ {own} printf '{BEGIN}\\0'; {own} pwd; ").into_bytes(),
-        format!("{own} printf '\\0%s\\0' \"$OLDPWD\"; {own} umask; ").into_bytes(),
-        format!("{own} printf '\\0%s\\0' \"${{{OURS}-{EARLY}}}\"; ").into_bytes(),
-        format!("{}; {own} printf '{END}\\0'; }} 2>/dev/null >", tell(dialect)).into_bytes(),
-        quoted(fifo),
-    ]
-    .concat();
+fn with_trap(dialect: Dialect, line: &Line<'_>, fifo: Option<&[u8]>, state: &State) -> Vec<u8> {
     let mut text = prelude(dialect, state);
-    text.extend_from_slice(b"trap ");
-    text.extend_from_slice(&quoted(&handler));
-    text.extend_from_slice(b" EXIT; ");
+    if let Some(fifo) = fifo {
+        text.extend_from_slice(b"trap ");
+        text.extend_from_slice(&quoted(&handler(dialect, fifo)));
+        text.extend_from_slice(b" EXIT; ");
+    }
     if line.asks_status && state.status != 0 {
         text.extend_from_slice(format!("{OURS}() {{ return {}; }}; {OURS}; ", state.status).as_bytes());
     }
@@ -100,6 +87,25 @@ fn with_trap(dialect: Dialect, line: &Line<'_>, fifo: &[u8], state: &State) -> V
         text.extend_from_slice(format!("\nexit ${{{OURS}:=$?}}").as_bytes());
     }
     text
+}
+
+/// What the shell does as it ends.
+fn handler(dialect: Dialect, fifo: &[u8]) -> Vec<u8> {
+    // The shell ends behind this, so nobody misses its options and traps: what traces, echoes, looks on or stops at failures is
+    // turned off without a word of its own.
+    let (quiet, own) = match dialect {
+        Dialect::Zsh => ("trap - DEBUG ZERR; set +xveu; \\builtin emulate zsh", "\\builtin"),
+        Dialect::Dash => ("set +xveu", "command"),
+        _ => ("trap - DEBUG ERR; set +xveu", "\\builtin"),
+    };
+    [
+        format!("{{ {quiet}; }} >/dev/null 2>&1; {{ {own} printf '{BEGIN}\\0'; {own} pwd; ").into_bytes(),
+        format!("{own} printf '\\0%s\\0' \"$OLDPWD\"; {own} umask; ").into_bytes(),
+        format!("{own} printf '\\0%s\\0' \"${{{OURS}-{EARLY}}}\"; ").into_bytes(),
+        format!("{}; {own} printf '{END}\\0'; }} 2>/dev/null >", tell(dialect)).into_bytes(),
+        quoted(fifo),
+    ]
+    .concat()
 }
 
 /// Makes a new shell what the session's last one was, in what no environment carries.
@@ -148,7 +154,7 @@ fn prelude(dialect: Dialect, state: &State) -> Vec<u8> {
     text
 }
 
-fn fish(line: &Line<'_>, fifo: &[u8], state: &State) -> Vec<u8> {
+fn fish(line: &Line<'_>, fifo: Option<&[u8]>, state: &State) -> Vec<u8> {
     let mut text = Vec::new();
     for source in state.functions.values() {
         text.extend_from_slice(b"eval ");
@@ -166,20 +172,11 @@ fn fish(line: &Line<'_>, fifo: &[u8], state: &State) -> Vec<u8> {
         text.extend_from_slice(&stack.join(&b' '));
         text.extend_from_slice(b"; ");
     }
-    let tell = format!(
-        "function {OURS}_tell --on-event fish_exit; begin; builtin printf '{BEGIN}\\0'; builtin pwd; \
-         builtin printf '\\0%s\\0' \"$OLDPWD\"; umask; builtin printf '\\0'; \
-         if set -q {OURS}_end; builtin printf '\\0'; else; builtin printf '{EARLY}\\0'; end; \
-         for n in (builtin set -nx); builtin printf '%s\\0%s\\0' $n \"$$n\"; end; builtin printf '\\0\\0'; \
-         set -l own $fish_function_path/*.fish; set own (string replace -r '.*/' '' -- $own); \
-         for n in (builtin functions -na); not string match -q '{OURS}*' $n; \
-         and not builtin contains -- $n.fish $own; and begin; builtin printf '%s\\0' $n; builtin functions --no-details $n; builtin printf '\\0'; end; end; \
-         builtin printf '\\0'; for n in $dirstack; builtin printf '%s\\0' $n; end; \
-         builtin printf '\\0{END}\\0'; end 2>/dev/null >"
-    );
-    text.extend_from_slice(tell.as_bytes());
-    text.extend_from_slice(&quoted_for_fish(fifo));
-    text.extend_from_slice(b"; end; ");
+    if let Some(fifo) = fifo {
+        text.extend_from_slice(fish_handler().as_bytes());
+        text.extend_from_slice(&quoted_for_fish(fifo));
+        text.extend_from_slice(b"; end; ");
+    }
     if line.asks_status && state.status != 0 {
         let status = state.status;
         text.extend_from_slice(
@@ -192,6 +189,21 @@ fn fish(line: &Line<'_>, fifo: &[u8], state: &State) -> Vec<u8> {
     // An assignment leaves the status as it is.
     text.extend_from_slice(format!("\nset -g {OURS}_end 1").as_bytes());
     text
+}
+
+/// What fish does as it ends, but for where it tells.
+fn fish_handler() -> String {
+    format!(
+        "function {OURS}_tell --on-event fish_exit; begin; builtin printf '{BEGIN}\\0'; builtin pwd; \
+         builtin printf '\\0%s\\0' \"$OLDPWD\"; umask; builtin printf '\\0'; \
+         if set -q {OURS}_end; builtin printf '\\0'; else; builtin printf '{EARLY}\\0'; end; \
+         for n in (builtin set -nx); builtin printf '%s\\0%s\\0' $n \"$$n\"; end; builtin printf '\\0\\0'; \
+         set -l own $fish_function_path/*.fish; set own (string replace -r '.*/' '' -- $own); \
+         for n in (builtin functions -na); not string match -q '{OURS}*' $n; \
+         and not builtin contains -- $n.fish $own; and begin; builtin printf '%s\\0' $n; builtin functions --no-details $n; builtin printf '\\0'; end; end; \
+         builtin printf '\\0'; for n in $dirstack; builtin printf '%s\\0' $n; end; \
+         builtin printf '\\0{END}\\0'; end 2>/dev/null >"
+    )
 }
 
 /// A word in fish's single quotes, where a backslash hides a quote and itself.

@@ -1,7 +1,10 @@
 //! A statement from its text. Strict: what it reads composes to the same bytes again, so that nothing stands in a text that isn't in its statement.
 
 use super::text::unquote;
-use super::{Argv, Command, EndedBy, MemoryLimit, NAMESPACE, NotStarted, Outcome, Statement, Stream, Text};
+use super::{
+    Argv, Command, EndedBy, MemoryLimit, NAMESPACE, NotStarted, OnFull, Outcome, Spool, Statement, Stream,
+    Text,
+};
 use crate::limits::STATEMENT_MAX;
 
 /// Why a text is no statement.
@@ -108,6 +111,7 @@ fn read(lines: &mut Lines<'_>) -> Result<Statement, StatementError> {
         stdin: lines.value("stdin", stream)?,
         stdout: lines.value("stdout", stream)?,
         stderr: lines.value("stderr", stream)?,
+        spool: lines.value("spool", spool)?,
     })
 }
 
@@ -219,6 +223,26 @@ fn stream(value: &str) -> Option<Stream> {
         }
     }
     Some(stream)
+}
+
+fn spool(value: &str) -> Option<Spool> {
+    let mut words = value.split(' ');
+    let mut spool = Spool {
+        on_full: OnFull::from_word(words.next()?)?,
+        limit: number(words.next()?)?,
+        stdout_start: number(words.next()?)?,
+        stderr_start: number(words.next()?)?,
+        was_full: false,
+        disk_was_full: false,
+    };
+    for word in words {
+        match word {
+            "reached" => spool.was_full = true,
+            "disk-full" => spool.disk_was_full = true,
+            _ => return None,
+        }
+    }
+    Some(spool)
 }
 
 fn fingerprint(value: &str) -> Option<String> {

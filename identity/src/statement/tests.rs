@@ -29,6 +29,14 @@ fn statement() -> Statement {
         stdin: None,
         stdout: stream(12),
         stderr: stream(0),
+        spool: Some(Spool {
+            on_full: OnFull::DropOldest,
+            limit: 4096,
+            stdout_start: 8192,
+            stderr_start: 0,
+            was_full: true,
+            disk_was_full: false,
+        }),
     }
 }
 
@@ -64,6 +72,7 @@ memory-limit cgroup
 stdin -
 stdout 12 {digest} closed-early
 stderr 0 {digest} closed-early
+spool drop-oldest 4096 8192 0 reached
 "#
     );
     assert_eq!(statement().compose(), expected);
@@ -252,6 +261,13 @@ fn stream() -> impl Strategy<Value = Option<Stream>> {
     }))
 }
 
+fn spool() -> impl Strategy<Value = Option<Spool>> {
+    let parts = (proptest::sample::select(OnFull::ALL), any::<[u64; 3]>(), any::<[bool; 2]>());
+    proptest::option::of(parts.prop_map(|(on_full, [limit, stdout_start, stderr_start], [was, disk])| {
+        Spool { on_full, limit, stdout_start, stderr_start, was_full: was, disk_was_full: disk }
+    }))
+}
+
 prop_compose! {
     fn any_statement()(
         texts in proptest::collection::vec(bytes(), 7),
@@ -269,6 +285,7 @@ prop_compose! {
         optional in any::<(Option<u64>, Option<u64>, Option<u64>, Option<u64>)>(),
         numbers in any::<(u64, u64, u64)>(),
         streams in (stream(), stream(), stream()),
+        spool in spool(),
     ) -> Statement {
         let text = |index: usize| Statement::text(&texts[index]);
         Statement {
@@ -297,6 +314,7 @@ prop_compose! {
             stdin: streams.0,
             stdout: streams.1,
             stderr: streams.2,
+            spool,
         }
     }
 }

@@ -4,7 +4,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use remora_engine::JobKey;
 use remora_wire::native::proto;
 use tracing::info;
 
@@ -13,6 +12,7 @@ use crate::detached::{self, Begun, Looked, Note, Owner, Watching};
 use crate::job::{self, Subject};
 use crate::record::request_digest;
 use crate::registry;
+use crate::sessions;
 use crate::settings::Settings;
 
 /// Why the channel of a detached job is closed.
@@ -53,23 +53,29 @@ impl Connection {
             let text = "this host gives commands no keepers, so that none can be detached";
             return Err(job::unsuitable(Why::Incompatible, text));
         }
-        if start.session.is_some() {
-            let text = "a command in a session can't be started detached";
-            return Err(job::unsuitable(Why::Incompatible, text));
-        }
         let name = start.detach.as_ref().map(|detach| detach.name.as_str()).unwrap_or_default();
         detached::check_name(name)?;
-        let home = &settings.policy.served().home;
+        let session = match &start.session {
+            Some(_) => Some(sessions::find(start.session.as_ref(), &self.who, settings)?.0),
+            None => None,
+        };
+        subject.session = session.as_ref().map(sessions::apart);
+        let here = match &session {
+            Some(session) => session.working_directory(),
+            None => settings.policy.served().home.clone(),
+        };
         let here = match &start.working_directory {
-            Some(path) => home.join(std::ffi::OsStr::from_bytes(path)),
-            None => home.clone(),
+            Some(path) => here.join(std::ffi::OsStr::from_bytes(path)),
+            None => here,
         };
         subject.working_directory = here.as_os_str().as_bytes().to_vec();
         let owner = Owner::of(&self.who);
-        let note = Note::new(&owner, start, request_digest(start), subject);
-        let mut request = job::request(start, None)
+        let note = Note::new(&owner, start, request_digest(start), subject, settings.boot_id);
+        let mut request = job::request(start, session)
             .ok_or_else(|| job::unsuitable(Why::Incompatible, "there is no command"))?;
-        let JobKey(_) = *request.key.insert(detached::key(&owner, &start.job_id));
+        let id = start.job_id.as_slice().try_into();
+        let id = id.map_err(|_| job::unsuitable(Why::Incompatible, "its job id isn't 16 bytes"))?;
+        request.key = Some(owner.key(&id));
         request.note = prost::Message::encode_to_vec(&note);
         request.detach = start.detach.as_ref().map(detached::plan);
         let permitted =

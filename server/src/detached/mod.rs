@@ -2,6 +2,7 @@
 
 mod collect;
 mod detach;
+mod meant;
 mod note;
 mod questions;
 mod start;
@@ -25,7 +26,7 @@ use tracing::{error, info, warn};
 pub(crate) use collect::collect;
 pub(crate) use note::{Note, Owner};
 pub(crate) use questions::reply;
-pub(crate) use start::{Begun, begin, check_name, key};
+pub(crate) use start::{Begun, begin, check_name};
 pub(crate) use watching::{Looked, Watching};
 
 use crate::attachment::Attachment;
@@ -187,41 +188,6 @@ impl DetachedJobs {
         lock(&self.inner).jobs.get(&(owner.clone(), id.to_vec())).cloned()
     }
 
-    /// The job that somebody means.
-    ///
-    /// # Errors
-    /// There is none, or there are several; in words for people.
-    pub(crate) fn find(&self, owner: &Owner, wanted: &str) -> Result<Arc<Entry>, proto::NotStarted> {
-        let list = self.list(owner);
-        let refused = |text: &str| job::unsuitable(proto::NotStartedClass::Refused, text);
-        if wanted.is_empty() {
-            return Err(refused("no job is named"));
-        }
-        // A job that runs is meant before one that is over.
-        let named = |entry: &&Arc<Entry>| entry.note.name == wanted;
-        if let Some(entry) =
-            list.iter().filter(named).find(|entry| entry.over().is_none()).or_else(|| list.iter().find(named))
-        {
-            return Ok(entry.clone());
-        }
-        let wanted = wanted.to_ascii_lowercase();
-        let meant: Vec<&Arc<Entry>> = list.iter().filter(|entry| entry.id().starts_with(&wanted)).collect();
-        match meant.as_slice() {
-            [entry] => Ok(Arc::clone(entry)),
-            [] => Err(refused(&format!("no detached job of yours has the id or name {}", shown(&wanted)))),
-            several => {
-                let ids: Vec<String> = several.iter().take(8).map(|entry| entry.id()).collect();
-                let more = if several.len() > 8 { ", …" } else { "" };
-                let text = format!(
-                    "several jobs have ids that begin with {}: {}{more}",
-                    shown(&wanted),
-                    ids.join(", ")
-                );
-                Err(refused(&text))
-            }
-        }
-    }
-
     /// Forgets a job that is over.
     pub(crate) fn forget(&self, engine: &Engine, entry: &Entry) -> std::io::Result<()> {
         engine.remove(entry.key)?;
@@ -320,13 +286,15 @@ impl Entry {
         }
     }
 
-    /// How it ended, once it has.
+    /// How it ended, once it has; with its statement where somebody wants to keep it.
     pub(crate) fn receipt(
         &self,
         settings: &Settings,
         host_key: Option<&ReceiptKey>,
+        is_signed: bool,
     ) -> Option<proto::Receipt> {
-        let subject = self.note.subject();
+        self.over()?;
+        let subject = self.note.subject(is_signed);
         Some(match self.over()? {
             Over::Ended(ended) => subject.ended(settings, ended, host_key),
             Over::Lost { rebooted } => {
@@ -347,12 +315,13 @@ impl Entry {
 
     /// What is told of it.
     pub(crate) fn info(&self, settings: &Settings, is_whole: bool) -> proto::JobInfo {
+        self.info_with(self.receipt(settings, None, false), is_whole)
+    }
+
+    /// As [`Entry::info`], with a receipt that is there.
+    pub(crate) fn info_with(&self, receipt: Option<proto::Receipt>, is_whole: bool) -> proto::JobInfo {
         let start = self.note.start.clone().unwrap_or_default();
-        let mut receipt = self.receipt(settings, None);
-        if let Some(receipt) = &mut receipt {
-            receipt.statement.clear();
-            receipt.unread_input.clear();
-        }
+        let receipt = receipt.map(|receipt| proto::Receipt { unread_input: Vec::new(), ..receipt });
         let wall_ns = match (&receipt, self.over()) {
             (Some(receipt), Some(Over::Ended(_))) => receipt.wall_ns,
             (_, Some(Over::Lost { .. })) => 0,

@@ -30,10 +30,22 @@ pub(crate) struct Note {
     pub(crate) started_unix_ns: u64,
     #[prost(uint64, tag = "9")]
     pub(crate) pid: u64,
+    /// The boot that it was started in.
+    #[prost(bytes = "vec", tag = "10")]
+    pub(crate) boot_id: Vec<u8>,
+    /// Its session, as that was when the job was started or detached.
+    #[prost(message, optional, tag = "11")]
+    pub(crate) session: Option<proto::SessionChange>,
 }
 
 impl Note {
-    pub(crate) fn new(owner: &Owner, start: &proto::Start, request: [u8; 32], subject: &Subject) -> Self {
+    pub(crate) fn new(
+        owner: &Owner,
+        start: &proto::Start,
+        request: [u8; 32],
+        subject: &Subject,
+        boot_id: [u8; 16],
+    ) -> Self {
         Note {
             user: owner.user.clone(),
             authority: owner.authority.clone(),
@@ -44,6 +56,8 @@ impl Note {
             request: request.to_vec(),
             started_unix_ns: crate::job::unix_ns(std::time::SystemTime::now()),
             pid: 0,
+            boot_id: boot_id.to_vec(),
+            session: subject.session.clone(),
         }
     }
 
@@ -51,13 +65,17 @@ impl Note {
         Owner { user: self.user.clone(), authority: self.authority.clone() }
     }
 
-    pub(crate) fn subject(&self) -> Subject {
-        let start = self.start.clone().unwrap_or_default();
+    /// What its receipt says besides its end; `is_signed` by who asks for it, and by that alone.
+    pub(crate) fn subject(&self, is_signed: bool) -> Subject {
+        let command = self.start.as_ref().and_then(|start| start.command.clone());
+        let start = proto::Start { command, sign_receipt: is_signed, ..proto::Start::default() };
         Subject {
             job_id: self.id.clone(),
             user: self.user.clone(),
             working_directory: self.working_directory.clone(),
             evidence: crate::evidence::Evidence::new(&start),
+            boot_id: self.boot_id.as_slice().try_into().ok(),
+            session: self.session.clone(),
         }
     }
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use remora_engine::{EndReason, LogPiece, Output, Signal};
 use remora_identity::Authenticated;
+use remora_identity::statement::ReceiptKey;
 use remora_wire::native::proto;
 use tokio::time::{Instant, timeout_at};
 
+use super::meant::{self, Meant, detached, find};
 use super::{DetachedJobs, Entry, Looking, Owner};
 use crate::job;
 use crate::settings::Settings;
@@ -24,6 +26,7 @@ type Answer = Result<proto::answer::Answer, proto::NotStarted>;
 pub(crate) fn reply(
     ask: &proto::Ask,
     who: &Authenticated,
+    host_key: Option<&ReceiptKey>,
     settings: &Arc<Settings>,
 ) -> Option<impl Future<Output = proto::answer::Answer> + Send + 'static + use<>> {
     use proto::ask::Question;
@@ -43,23 +46,38 @@ pub(crate) fn reply(
         return None;
     }
     let permitted = settings.policy.permit(who, ()).map_err(|refusal| job::refused(&refusal));
-    let (owner, settings) = (Owner::of(who), Arc::clone(settings));
+    let asked = Asked {
+        owner: Owner::of(who),
+        who: who.clone(),
+        host_key: host_key.cloned(),
+        settings: Arc::clone(settings),
+    };
     Some(async move {
         let answer = match permitted {
-            Ok(_) => answer(question, &owner, &settings).await,
+            Ok(_) => answer(question, &asked).await,
             Err(why) => Err(why),
         };
         answer.unwrap_or_else(proto::answer::Answer::Refused)
     })
 }
 
-async fn answer(question: proto::ask::Question, owner: &Owner, settings: &Arc<Settings>) -> Answer {
+/// Who asks, and where.
+struct Asked {
+    owner: Owner,
+    who: Authenticated,
+    host_key: Option<ReceiptKey>,
+    settings: Arc<Settings>,
+}
+
+async fn answer(question: proto::ask::Question, asked: &Asked) -> Answer {
     use proto::ask::Question;
+    let Asked { owner, who, host_key, settings } = asked;
+    let host_key = host_key.as_ref();
     let jobs: &DetachedJobs = &settings.detached;
     let one = |entry: &Entry| Ok(list(vec![entry.info(settings, true)], false));
     match question {
         Question::ListJobs(_) => {
-            let attached = super::detach::list(owner, settings);
+            let attached = meant::attached(owner, settings);
             let mut all: Vec<_> =
                 jobs.list(owner).iter().map(|entry| entry.info(settings, false)).chain(attached).collect();
             all.sort_by_key(|info| std::cmp::Reverse((info.started_unix_ns, info.id.clone())));
@@ -77,31 +95,66 @@ async fn answer(question: proto::ask::Question, owner: &Owner, settings: &Arc<Se
             Ok(list(told, more))
         }
         Question::FindJob(find) => {
-            let entry = jobs.find(owner, &find.job)?;
-            until(&entry, find.wait_ms, |entry| entry.over().is_some()).await;
-            one(&entry)
+            let (wait_ms, is_signed) = (find.wait_ms, find.sign_receipt);
+            let entry = match meant::find(owner, &find.job, settings)? {
+                Meant::Detached(entry) => entry,
+                Meant::Recent(recent) => {
+                    let info = meant::recent(&recent, settings, host_key, is_signed);
+                    return Ok(list(vec![info], false));
+                }
+                Meant::Attached(attached) => {
+                    let limit = Duration::from_millis(wait_ms.into()).min(LONGEST_WAIT);
+                    let info = meant::wait(&attached, limit, settings, host_key, is_signed).await;
+                    match jobs.of_id(owner, &info.id) {
+                        // It was detached meanwhile.
+                        Some(entry) => entry,
+                        None => return Ok(list(vec![info], false)),
+                    }
+                }
+            };
+            until(&entry, wait_ms, |entry| entry.over().is_some()).await;
+            let receipt = entry.receipt(settings, host_key, is_signed);
+            Ok(list(vec![entry.info_with(receipt, true)], false))
         }
         Question::ReadLog(read) => {
-            let entry = jobs.find(owner, &read.job)?;
+            let entry = detached(owner, &read.job, settings)?;
             self::read(entry, read).await
         }
         Question::SignalJob(ask) => {
-            let entry = jobs.find(owner, &ask.job)?;
+            let meant = find(owner, &ask.job, settings)?;
             let signal = Signal::from_name(&ask.signal).ok_or_else(|| {
                 let name: String = ask.signal.chars().take(32).collect();
                 refused(&format!("the host knows no signal {}", name.escape_debug()))
             })?;
-            let Some(job) = entry.running() else { return Err(refused("the job is over")) };
-            job.signal(signal);
-            one(&entry)
+            let (job, info) = match &meant {
+                Meant::Detached(entry) => (entry.running(), entry.info(settings, true)),
+                Meant::Attached(entry) => {
+                    (Some(&entry.job).filter(|job| job.finished().is_none()), meant::info(entry, true))
+                }
+                Meant::Recent(_) => (None, proto::JobInfo::default()),
+            };
+            job.ok_or_else(|| refused("the job is over"))?.signal(signal);
+            Ok(list(vec![info], false))
         }
         Question::StopJob(ask) => {
-            let entry = jobs.find(owner, &ask.job)?;
-            entry.close(EndReason::Stop);
-            one(&entry)
+            match find(owner, &ask.job, settings)? {
+                Meant::Detached(entry) => {
+                    entry.close(EndReason::Stop);
+                    one(&entry)
+                }
+                Meant::Attached(entry) => {
+                    // Whoever stops it wants to know how it ended.
+                    entry.await_end();
+                    entry.job.close(EndReason::Stop);
+                    Ok(list(vec![meant::info(&entry, true)], false))
+                }
+                Meant::Recent(recent) => {
+                    Ok(list(vec![meant::recent(&recent, settings, host_key, false)], false))
+                }
+            }
         }
         Question::ForgetJob(ask) => {
-            let entry = jobs.find(owner, &ask.job)?;
+            let entry = detached(owner, &ask.job, settings)?;
             if entry.over().is_none() {
                 return Err(refused("the job runs: stop it first"));
             }
@@ -110,9 +163,9 @@ async fn answer(question: proto::ask::Question, owner: &Owner, settings: &Arc<Se
                 .map_err(|error| internal(&format!("its folder can't be removed: {error}")))?;
             Ok(list(vec![info], false))
         }
-        Question::DetachJob(ask) => one(&*super::detach::detach(ask, owner, settings).await?),
+        Question::DetachJob(ask) => one(&*super::detach::detach(ask, owner, who, settings).await?),
         Question::RenewJob(ask) => {
-            let entry = jobs.find(owner, &ask.job)?;
+            let entry = detached(owner, &ask.job, settings)?;
             if entry.over().is_some() {
                 return Err(refused("the job is over"));
             }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use remora_engine::{DetachedJob, DetachedState, JobKey, JobRequest, Limits};
+use remora_engine::{DetachedJob, DetachedState, JobRequest, Limits};
 use remora_identity::Permitted;
 use remora_wire::native::proto;
-use rustix::io::Errno;
 
 use super::{DetachedJobs, Entry, Note, Owner, lock};
 use crate::job;
+use crate::record::JobId;
 use crate::settings::Settings;
 
 /// A start that is asked for.
@@ -19,18 +19,6 @@ pub(crate) struct Begun {
     pub(crate) is_known: bool,
     pub(crate) permitted: Permitted<JobRequest>,
     pub(crate) limits: Limits,
-}
-
-/// What makes a detached job this one, to the engine.
-pub(crate) fn key(owner: &Owner, id: &[u8]) -> JobKey {
-    let mut hasher = blake3::Hasher::new_derive_key("remora detached job 2026");
-    for part in [owner.user.as_bytes(), owner.authority.as_bytes(), id] {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    let mut key = [0; 16];
-    hasher.finalize_xof().fill(&mut key);
-    JobKey(key)
 }
 
 /// Gives back the place of a start, whatever comes of it.
@@ -111,7 +99,8 @@ pub(crate) async fn begin(begun: Begun) -> Result<Arc<Entry>, proto::NotStarted>
             "the host knows nothing of the job any more",
         ));
     }
-    let key = key(&owner, &note.id);
+    let id = JobId::try_from(note.id.as_slice()).map_err(|_| another())?;
+    let key = owner.key(&id);
     let engine = Arc::clone(&settings.engine);
     // It is answered when it is on the disk, which may take its time.
     let detached = note.start.as_ref().and_then(|start| start.detach.as_ref()).map(super::plan);
@@ -119,15 +108,14 @@ pub(crate) async fn begin(begun: Begun) -> Result<Arc<Entry>, proto::NotStarted>
     let made = tokio::task::spawn_blocking(move || match asked.start(permitted, limits, Arc::new(|| {})) {
         Ok(job) => {
             let (detached, state) = (detached.unwrap_or_default(), DetachedState::Running(job));
-            Ok(Some(DetachedJob { key, note: told, detached, state }))
+            Ok(DetachedJob { key, note: told, detached, state })
         }
         // The server before this one has begun it, and gone.
-        Err(error) if error.errno == Some(Errno::EXIST.raw_os_error()) => Ok(asked.detached_job(key)),
+        Err(error) if error.is_taken() => asked.detached_job(key).ok_or_else(another),
         Err(error) => Err(job::not_started(&error)),
     });
     let internal = |text: &str| job::unsuitable(proto::NotStartedClass::Internal, text);
     let found = made.await.map_err(|error| internal(&error.to_string()))??;
-    let found = found.ok_or_else(|| internal("the job is there, and its keeper doesn't answer"))?;
     let entry = jobs
         .add(&engine, found)
         .map_err(|error| internal(&format!("what the job prints can't be read: {error}")))?;
@@ -137,11 +125,11 @@ pub(crate) async fn begin(begun: Begun) -> Result<Arc<Entry>, proto::NotStarted>
 
 /// The same request finds the job that it has started; another has no right to its id.
 fn same(entry: Arc<Entry>, note: &Note) -> Result<Arc<Entry>, proto::NotStarted> {
-    if entry.note.request == note.request {
-        Ok(entry)
-    } else {
-        Err(job::unsuitable(proto::NotStartedClass::Refused, "another job of yours has this id"))
-    }
+    if entry.note.request == note.request { Ok(entry) } else { Err(another()) }
+}
+
+fn another() -> proto::NotStarted {
+    job::unsuitable(proto::NotStartedClass::Refused, "another job of yours has this id")
 }
 
 /// Refuses what can't be a job's name: a session's can, and none.

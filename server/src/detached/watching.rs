@@ -121,14 +121,14 @@ impl Watching {
             link.end.stop_stdin(channel);
         }
         // Asked before the streams: what was there by then is sent before the receipt.
-        let receipt = self.entry.receipt(settings, host_key);
+        let receipt = self.entry.receipt(settings, host_key, false);
         let mut is_sent = true;
         for (stream, output) in [(Stream::Stdout, Output::Stdout), (Stream::Stderr, Output::Stderr)] {
             match self.send(link, stream, output, receipt.is_some())? {
                 Ok(is_over) => is_sent &= is_over,
                 Err(text) => {
                     let why = job::unsuitable(proto::NotStartedClass::Unknown, &text);
-                    let receipt = self.entry.note.subject().not_started(settings, why, host_key);
+                    let receipt = self.entry.note.subject(false).not_started(settings, why, host_key);
                     return Ok(Looked::Over(Box::new(receipt)));
                 }
             }

@@ -229,6 +229,9 @@ pub struct Start {
     /// The receipt is to carry its statement, signed where the connection has a host key.
     #[prost(bool, tag = "40")]
     pub sign_receipt: bool,
+    /// The receipt is to tell in which order stdout and stderr were read.
+    #[prost(bool, tag = "41")]
+    pub keep_order: bool,
     /// The job is detached: as soon as the host has it safely it says Started, then Detached, and the channel is free.
     #[prost(message, optional, tag = "50")]
     pub detach: ::core::option::Option<Detach>,
@@ -500,6 +503,10 @@ pub struct Receipt {
     /// Fingerprint of the connection's host key, as ssh-keygen -l prints it; empty where the connection has none.
     #[prost(string, tag = "42")]
     pub host_key_fingerprint: ::prost::alloc::string::String,
+    /// Where Start asked for it: how many bytes the host read of stdout, then of stderr, of stdout again, and so on, from the first byte
+    /// on. 4,096 numbers at the most: beyond it neighbours are taken together. It isn't part of the statement.
+    #[prost(uint64, repeated, tag = "43")]
+    pub order: ::prost::alloc::vec::Vec<u64>,
     /// What became of a detached job's output at the host; absent for any other job.
     #[prost(message, optional, tag = "50")]
     pub spool: ::core::option::Option<SpoolReport>,
@@ -724,6 +731,9 @@ pub struct FindJob {
     pub job: ::prost::alloc::string::String,
     #[prost(uint32, tag = "2")]
     pub wait_ms: u32,
+    /// The receipt of a detached job that is over is to carry its statement, signed where the connection has a host key.
+    #[prost(bool, tag = "3")]
+    pub sign_receipt: bool,
 }
 /// Reads what a detached job has printed. Answered by Log.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1030,6 +1040,8 @@ pub enum Carried {
     NotCaptured = 4,
     /// What it changed can't be kept, and its user must know; the note says why.
     Lost = 5,
+    /// The job is detached: it began as the session was, and what it changed is its own.
+    Detached = 6,
 }
 impl Carried {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1044,6 +1056,7 @@ impl Carried {
             Self::Unchanged => "CARRIED_UNCHANGED",
             Self::NotCaptured => "CARRIED_NOT_CAPTURED",
             Self::Lost => "CARRIED_LOST",
+            Self::Detached => "CARRIED_DETACHED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1055,6 +1068,7 @@ impl Carried {
             "CARRIED_UNCHANGED" => Some(Self::Unchanged),
             "CARRIED_NOT_CAPTURED" => Some(Self::NotCaptured),
             "CARRIED_LOST" => Some(Self::Lost),
+            "CARRIED_DETACHED" => Some(Self::Detached),
             _ => None,
         }
     }

@@ -9,7 +9,8 @@ use super::super::outage::{self, Watch};
 use super::super::place::{Entered, Place, enter};
 use super::super::sessions::unanswered;
 use super::super::timeline::Timeline;
-use crate::arguments::{Reach, Staying};
+use super::list::id;
+use crate::arguments::{Reach, Staying, Which};
 use crate::host_keys;
 use crate::printable::escape;
 use crate::terminal::Failure;
@@ -91,4 +92,29 @@ impl Asking {
 pub(super) fn one(name: &str, mut list: proto::JobList) -> Result<proto::JobInfo, Failure> {
     let none = || Failure::new(Class::Internal, name, "the host answered with no job");
     list.jobs.pop().ok_or_else(none)
+}
+
+/// The question for a job, as somebody names it.
+pub(super) fn find(job: &str) -> proto::FindJob {
+    proto::FindJob { job: job.to_owned(), ..proto::FindJob::default() }
+}
+
+/// The job, unless its output is its client's.
+pub(super) fn detached(which: &Which, job: proto::JobInfo, name: &str) -> Result<proto::JobInfo, Failure> {
+    let (text, hint) = match (job.state(), &job.receipt) {
+        (proto::JobState::Attached, _) => (
+            "the command is attached: what it prints is its client's, and not kept on the host",
+            Some(format!(
+                "remora detach {} {} keeps it from now on, and ends its client",
+                escape(&which.target),
+                id(&job)
+            )),
+        ),
+        // It was waited for, and nothing else is known of it.
+        (proto::JobState::Ended, Some(receipt)) if receipt.spool.is_none() => {
+            ("the command is over, and was never detached: what it printed is its client's", None)
+        }
+        _ => return Ok(job),
+    };
+    Err(Failure { hint, ..Failure::new(Class::Refused, name, text) })
 }

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::super::ending::{job_id as random_id, lost, not_started};
 use super::super::streams::{Output, Target as To};
 use super::super::{outage, tty};
-use super::ask::{begin, finish, one};
+use super::ask::{begin, detached, find, finish, one};
 use super::end::tell;
 use super::list::id;
 use crate::arguments::Attach;
@@ -24,10 +24,9 @@ use crate::terminal::{Failure, say};
 pub(crate) fn run(attach: &Attach) -> u8 {
     let which = &attach.which;
     finish(async {
-        let find = proto::FindJob { job: which.job.clone(), wait_ms: 0 };
-        let question = proto::ask::Question::FindJob(find);
+        let question = proto::ask::Question::FindJob(find(&which.job));
         let (mut asking, list) = begin(&which.target, &which.reach, Some(&attach.staying), question).await?;
-        let job = one(&asking.name, list)?;
+        let job = detached(which, one(&asking.name, list)?, &asking.name)?;
         let since = since(attach, &job)?;
         asking
             .during(async |connection: &Connection, name: &str| {

@@ -34,7 +34,7 @@ pub(super) fn tell(name: &str, receipt: &proto::Receipt) -> Outcome {
 }
 
 /// What was done at the limit of the output, if that was reached.
-pub(super) fn full(spool: &proto::SpoolReport) -> Option<String> {
+pub(in super::super) fn full(spool: &proto::SpoolReport) -> Option<String> {
     let done = match (spool.was_full, spool.on_full()) {
         (true, proto::OnFull::Kill) => Some("the command was ended for it".to_owned()),
         (true, proto::OnFull::DropOldest) => Some(format!(

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::super::receipt;
 use super::super::sessions::unanswered;
-use super::ask::{begin, finish, one};
+use super::ask::{begin, detached, find, finish, one};
+use super::keep;
 use super::list::id;
 use crate::arguments::{LogStream, Logs};
 use crate::printable::escape;
@@ -24,12 +25,14 @@ const AT_ONCE: u32 = 512 * 1024;
 pub(crate) fn run(logs: &Logs) -> u8 {
     let which = &logs.which;
     finish(async {
-        let find = proto::FindJob { job: which.job.clone(), wait_ms: 0 };
-        let question = proto::ask::Question::FindJob(find);
+        let question = proto::ask::Question::FindJob(find(&which.job));
         let (mut asking, list) = begin(&which.target, &which.reach, Some(&logs.staying), question).await?;
-        let job = one(&asking.name, list)?;
+        let job = detached(which, one(&asking.name, list)?, &asking.name)?;
         asking
-            .during(async |connection: &Connection, name: &str| read(logs, connection, name, &job).await)
+            .during(async |connection: &Connection, name: &str| match &logs.keep {
+                Some(folder) => keep::keep(folder, logs.follow, connection, name, job).await,
+                None => read(logs, connection, name, &job).await,
+            })
             .await?;
         Ok(Outcome::Exited(0))
     })

@@ -13,21 +13,21 @@ use crate::terminal::{Failure, hint, say};
 
 /// What is wrong with a receipt.
 #[derive(Debug)]
-pub(super) struct Wrong {
+pub(in crate::commands) struct Wrong {
     pub(super) text: String,
     pub(super) hint: Option<String>,
 }
 
 impl Wrong {
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    pub(in crate::commands) fn new(text: impl Into<String>) -> Self {
         Wrong { text: text.into(), hint: None }
     }
 
-    pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
+    pub(in crate::commands) fn with_hint(self, hint: impl Into<String>) -> Self {
         Wrong { hint: Some(hint.into()), ..self }
     }
 
-    pub(super) fn print(&self, file: &Path) {
+    pub(in crate::commands) fn print(&self, file: &Path) {
         say(&format!("{}: {}", escape(&file.display().to_string()), self.text));
         if let Some(text) = &self.hint {
             hint(text);
@@ -47,7 +47,7 @@ pub(super) fn open(path: &Path) -> Result<File, Failure> {
     open().map_err(|error: io::Error| unreadable(path, &error))
 }
 
-pub(super) fn unreadable(path: &Path, error: &io::Error) -> Failure {
+pub(in crate::commands) fn unreadable(path: &Path, error: &io::Error) -> Failure {
     Failure::usage(format!("can't read {}: {error}", escape(&path.display().to_string())))
 }
 
@@ -55,7 +55,7 @@ pub(super) fn unreadable(path: &Path, error: &io::Error) -> Failure {
 ///
 /// # Errors
 /// A usage error where there is nothing to read; otherwise what is wrong with it.
-pub(super) fn read(path: &Path) -> Result<Result<(ReceiptFile, Statement), Wrong>, Failure> {
+pub(in crate::commands) fn read(path: &Path) -> Result<Result<(ReceiptFile, Statement), Wrong>, Failure> {
     let mut bytes = Vec::new();
     open(path)?
         .take(RECEIPT_FILE_MAX as u64 + 1)

@@ -1,8 +1,9 @@
 //! `remora receipt show`: what a receipt says, for people.
 
-use remora_client::exit_status;
-use remora_identity::statement::{Argv, Command, EndedBy, Outcome, Statement, Stream, Text};
+use remora_client::{exit_status, proto};
+use remora_identity::statement::{Argv, Command, EndedBy, OnFull, Outcome, Spool, Statement, Stream, Text};
 
+use super::super::jobs::full;
 use super::read::read;
 use super::{hex, time};
 use crate::arguments::Show;
@@ -66,6 +67,9 @@ fn rows(statement: &Statement) -> Vec<(&'static str, String)> {
     }
     let streams = [("stdin", &statement.stdin), ("stdout", &statement.stdout), ("stderr", &statement.stderr)];
     rows.extend(streams.map(|(name, report)| (name, report.as_ref().map_or("-".to_owned(), stream))));
+    if let Some(text) = statement.spool.as_ref().and_then(spool) {
+        rows.push(("kept", text));
+    }
     if let Some(pid) = statement.pid {
         rows.push(("pid", pid.to_string()));
     }
@@ -108,6 +112,17 @@ fn stream(stream: &Stream) -> String {
     let held = if stream.held_open { ", held open by another process" } else { "" };
     let closed = if stream.closed_early { ", closed before its end" } else { "" };
     format!("{} bytes, BLAKE3 {}{held}{closed}", stream.length, hex(&stream.blake3))
+}
+
+/// What happened at the limit of a detached job's output, if anything did.
+fn spool(spool: &Spool) -> Option<String> {
+    let Spool { limit, stdout_start, stderr_start, was_full, disk_was_full, .. } = *spool;
+    let on_full = match spool.on_full {
+        OnFull::Kill => proto::OnFull::Kill,
+        OnFull::DropOldest => proto::OnFull::DropOldest,
+        _ => proto::OnFull::Wait,
+    } as i32;
+    full(&proto::SpoolReport { on_full, limit, was_full, disk_was_full, stdout_start, stderr_start })
 }
 
 /// Text as it is, made safe; where it is none or only its digest is told, as in the statement.

@@ -1,7 +1,7 @@
 //! `remora receipt verify`: whether a receipt, and saved output, are what a known host has signed.
 
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use remora_client::{DEFAULT_PORT, PublicKey, Target, exit_status};
 use remora_identity::known_hosts::{KnownAs, Recorded, Verdict};
@@ -10,6 +10,7 @@ use remora_identity::statement::{Statement, Stream, VerifyStatementError, verify
 use remora_identity::{KnownHosts, sshsig};
 use serde_json::{Value, json};
 
+use super::super::folder;
 use super::read::{Wrong, open, read, unreadable};
 use crate::arguments::Verify;
 use crate::host_keys;
@@ -95,7 +96,8 @@ fn judge(arguments: &Verify) -> Result<Result<Good, Wrong>, Failure> {
         open(path)?;
     }
     let known_hosts = host_keys::read(&files)?;
-    let (file, statement) = match read(&arguments.file)? {
+    let Files { receipt, stdout, stderr } = Files::of(arguments);
+    let (file, statement) = match read(&receipt)? {
         Ok(read) => read,
         Err(wrong) => return Ok(Err(wrong)),
     };
@@ -123,8 +125,7 @@ fn judge(arguments: &Verify) -> Result<Result<Good, Wrong>, Failure> {
         Err(wrong) => return Ok(Err(wrong)),
     };
     let mut output = Vec::new();
-    let streams =
-        [("stdout", &arguments.stdout, &statement.stdout), ("stderr", &arguments.stderr, &statement.stderr)];
+    let streams = [("stdout", &stdout, &statement.stdout), ("stderr", &stderr, &statement.stderr)];
     for (name, path, stream) in streams {
         let Some(path) = path else { continue };
         match compare(name, path, stream.as_ref())? {
@@ -133,6 +134,27 @@ fn judge(arguments: &Verify) -> Result<Result<Good, Wrong>, Failure> {
         }
     }
     Ok(Ok(Good { key, known, output }))
+}
+
+/// What is to be checked.
+struct Files {
+    receipt: PathBuf,
+    stdout: Option<PathBuf>,
+    stderr: Option<PathBuf>,
+}
+
+impl Files {
+    /// Of a command that was kept in a folder: all that is in there.
+    fn of(arguments: &Verify) -> Self {
+        let Verify { file, stdout, stderr, .. } = arguments;
+        let (mut receipt, mut stdout, mut stderr) = (file.clone(), stdout.clone(), stderr.clone());
+        if file.is_dir() {
+            receipt = file.join(folder::RECEIPT);
+            stdout = stdout.or_else(|| Some(file.join(folder::STDOUT)));
+            stderr = stderr.or_else(|| Some(file.join(folder::STDERR)));
+        }
+        Files { receipt, stdout, stderr }
+    }
 }
 
 fn unsigned(statement: &Statement) -> Wrong {
@@ -223,7 +245,11 @@ fn names(all: &[KnownAs]) -> Vec<String> {
 }
 
 /// Whether a file holds what passed on a stream; its length where it does.
-fn compare(name: &str, path: &Path, stream: Option<&Stream>) -> Result<Result<u64, Wrong>, Failure> {
+pub(in crate::commands) fn compare(
+    name: &str,
+    path: &Path,
+    stream: Option<&Stream>,
+) -> Result<Result<u64, Wrong>, Failure> {
     let mut file = open(path)?;
     let told = stream.map_or(0, |stream| stream.length);
     let counted = count(&mut file, told).map_err(|error| unreadable(path, &error))?;

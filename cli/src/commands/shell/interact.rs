@@ -218,6 +218,7 @@ impl Person<'_> {
             }
             ["jobs"] => Some(Ok(self.native.jobs.listed())),
             ["bg"] | ["bg", _] => Some(self.native.jobs.resume(word).map(|text| vec![text])),
+            ["disown", words @ ..] => Some(self.native.disown(words).await),
             ["fg"] | ["fg", _] => match self.native.jobs.take(word) {
                 Ok((live, piece)) => {
                     self.warned = false;

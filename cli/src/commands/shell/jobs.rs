@@ -16,6 +16,8 @@ const LINE: usize = 4096;
 
 /// A job with its streams.
 pub(super) struct Live {
+    /// Its id, in hexadecimal digits.
+    pub(super) id: String,
     pub(super) job: Job,
     pub(super) stdin: Writer,
     pub(super) stdout: Reader,
@@ -127,6 +129,31 @@ impl Jobs {
         Ok(format!("[{}]{} {} &", entry.number, mark(index, count), shown(&entry.live.line)))
     }
 
+    /// Gives one out that is to be detached; it goes on, if it was stopped.
+    ///
+    /// # Errors
+    /// There is none, in the words of a shell.
+    pub(super) fn release(&mut self, word: Option<&str>) -> Result<Released, String> {
+        let index = index_of(&self.list, word, "disown")?;
+        let entry = self.list.remove(index);
+        if entry.state == State::Stopped {
+            entry.live.job.resume();
+        }
+        Ok(Released { index, entry })
+    }
+
+    /// Takes back what was not detached.
+    pub(super) fn take_back(&mut self, released: Released) {
+        let Released { index, mut entry } = released;
+        entry.state = State::Running;
+        self.list.insert(index.min(self.list.len()), entry);
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.list.len()
+    }
+
     /// A line for each.
     pub(super) fn listed(&self) -> Vec<String> {
         let count = self.list.len();
@@ -210,6 +237,41 @@ impl Jobs {
     }
 }
 
+/// One that is about to be detached.
+pub(super) struct Released {
+    index: usize,
+    entry: Entry,
+}
+
+impl Released {
+    /// Its id, in hexadecimal digits.
+    pub(super) fn id(&self) -> &str {
+        &self.entry.live.id
+    }
+
+    /// It is detached: what had come of it by then, in lines.
+    pub(super) async fn drain(mut self) -> Vec<String> {
+        let Live { job, stdout, stderr, .. } = &mut self.entry.live;
+        let mut lines = Vec::new();
+        for reader in [stdout, stderr] {
+            while let Some(bytes) = reader.next().await {
+                lines.extend(self.entry.lines.take(&bytes));
+            }
+        }
+        // That it is, is all there is to know.
+        let _ = job.wait().await;
+        if !self.entry.lines.is_empty() {
+            lines.push(self.entry.lines.finish());
+        }
+        lines
+    }
+
+    /// What is to be said of it.
+    pub(super) fn told(&self) -> String {
+        told(self.entry.number, ' ', "Detached", &self.entry.live.line, "")
+    }
+}
+
 /// Cuts what a job writes into lines, since whole lines alone can be shown above a prompt.
 #[derive(Default)]
 struct Lines {
@@ -266,6 +328,7 @@ fn how_it_ended(result: &Result<Finished, JobError>) -> String {
         Ok(Outcome::Exited(status)) => format!("Exit {status}"),
         Ok(Outcome::Signaled { signal, .. }) => killed_by(signal).replace("the command was k", "K"),
         Ok(other) => other.name().to_owned(),
+        Err(JobError::Detached(_)) => "Detached".to_owned(),
         Err(_) => "Lost".to_owned(),
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remora_client::{
-    Class, Connection, Finished, Outcome, Request, Target, exit_status, outcome_of, proto, session_name,
-    terminal_like,
+    AskError, Class, Connection, Finished, JobError, Outcome, Request, Target, exit_status, outcome_of,
+    proto, session_name, terminal_like,
 };
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
@@ -16,7 +16,7 @@ use super::super::local::LocalServer;
 use super::super::place::{Entered, Place, enter};
 use super::super::sessions::unanswered;
 use super::super::timeline::Timeline;
-use super::super::{outage, session, tty};
+use super::super::{outage, receipt, session, tty};
 use super::jobs::{Jobs, Live};
 use super::keys::{CTRL_D, Keys, Sent};
 use super::prompt::{Shown, Style, took};
@@ -27,7 +27,7 @@ use super::validator::Dialect;
 use super::words::{Quote, Word, written};
 use super::words_of;
 use crate::arguments::Shell;
-use crate::printable::escape;
+use crate::printable::{chain, escape};
 use crate::terminal::{Failure, hint, say};
 
 /// A command that took at least so long is told how long.
@@ -219,12 +219,13 @@ impl Native {
         if let Some(terminal) = &mut request.terminal {
             terminal.size = tty::size();
         }
-        let started = self.connection.start(job_id(&name)?, request);
+        let id = job_id(&name)?;
+        let started = self.connection.start(id, request);
         let mut job = started.map_err(|error| not_started(&name, &error))?;
         match (job.stdin(), job.stdout(), job.stderr()) {
             (Some(stdin), Some(stdout), Some(stderr)) => {
                 let line = String::from_utf8_lossy(line).into_owned();
-                Ok(Live { job, stdin, stdout, stderr, line, sent: Sent::default() })
+                Ok(Live { id: receipt::hex(&id), job, stdin, stdout, stderr, line, sent: Sent::default() })
             }
             _ => Err(Failure::new(Class::Internal, &name, "the job has no streams")),
         }
@@ -263,6 +264,12 @@ impl Native {
         let unread = match ran {
             Ran::Ended(result) => match *result {
                 Ok(finished) => return self.ended(&finished, &live, with).await,
+                Err(JobError::Detached(_)) => {
+                    self.status = exit_status(&Outcome::Failed(Class::Lost), false);
+                    let text = format!("the command is detached, and goes on; {}", self.way_back(&live.id));
+                    self.note(with, &text).await?;
+                    return Ok(After::Next { unread: Vec::new() });
+                }
                 Err(error) => return Err(self.keeping(lost(&name, &error))),
             },
             Ran::Stopped { typed } => {
@@ -365,6 +372,46 @@ impl Native {
         Failure { outcome: outcome.clone(), ..failure }
     }
 
+    /// Detaches the jobs of these words, `-a` all of them, and gives what is to be said.
+    ///
+    /// # Errors
+    /// What wasn't detached, in the words of a shell.
+    pub(super) async fn disown(&mut self, words: &[&str]) -> Result<Vec<String>, String> {
+        let mut lines = Vec::new();
+        let (all, nothing) = (vec![None; self.jobs.count()], [None]);
+        let chosen: Vec<Option<&str>> = words.iter().map(|word| Some(*word)).collect();
+        let chosen = match words {
+            ["-a"] => &all,
+            [] => nothing.as_slice(),
+            _ => &chosen,
+        };
+        for word in chosen {
+            let released = self.jobs.release(*word)?;
+            let detach = Some(proto::Detach::default());
+            let question = proto::DetachJob { job: released.id().to_owned(), detach };
+            match self.connection.ask_job(proto::ask::Question::DetachJob(question)).await {
+                Ok(_) => {
+                    lines.push(format!("{}  {}", released.told(), self.way_back(released.id())));
+                    lines.extend(released.drain().await);
+                }
+                Err(error) => {
+                    self.jobs.take_back(released);
+                    let why = match error {
+                        AskError::Refused(why) => escape(&why.text),
+                        error => chain(&error),
+                    };
+                    return Err(format!("disown: {why}"));
+                }
+            }
+        }
+        Ok(lines)
+    }
+
+    /// How to come back to a detached job.
+    fn way_back(&self, id: &str) -> String {
+        format!("remora attach {} {}", escape(&self.target), id.get(..SHORT_ID).unwrap_or(id))
+    }
+
     /// Shows a line of the shell's own.
     pub(super) async fn show(&self, with: &With<'_>, text: &str) -> Result<(), Failure> {
         with.screen.lock().await.line(text).await.map_err(|error| self.broken(&error))
@@ -430,6 +477,9 @@ impl Native {
         }
     }
 }
+
+/// Digits of an id that tell a job from others, as `remora jobs` lists it.
+const SHORT_ID: usize = 12;
 
 /// The number of SIGTSTP on Linux: what a shell tells of a command that was stopped.
 const STOPPED: u8 = 20;

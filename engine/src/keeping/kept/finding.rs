@@ -205,7 +205,8 @@ impl Keepers {
         let FromKeeper::Progress(now) = receive(&mut keeper, until)? else { return Err(wrong()) };
         let stdin_window = Limits::WINDOW as u64;
         let about = About { key, pid, in_root, stdin_window, has_stdin: true, is_detached };
-        let session = Running::noted(&session, key, sessions);
+        // What a detached job changes isn't its session's any more.
+        let session = if is_detached { None } else { Running::noted(&session, key, sessions) };
         Ok((note, self.take(keeper, view, about, now, Arc::new(|| {}), session)?))
     }
 }
