@@ -370,7 +370,7 @@ impl Connection {
                 (entry, at)
             }
             Claim::Elsewhere => return self.link.end.detach(channel, ELSEWHERE),
-            Claim::Later(entry) => return self.start_later(channel, start, entry),
+            Claim::Later(pending) => return self.start_later(channel, start, pending),
             // It was detached just now.
             Claim::NotStarted(_) if self.is_detached(start, &settings) => return self.tell_detached(channel),
             Claim::NotStarted(why) => {

@@ -1,7 +1,7 @@
 //! The jobs of a server, apart from its connections: a lost connection is not a lost job. Who comes back names the job, and goes on with
 //! it; nobody's job is kept without a bound in time and number. It never starts anything, and never lets anybody near another's job.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,6 +21,9 @@ use crate::record::{JobId, Owner, Record, kept, request_digest};
 const KEPT: Duration = Duration::from_secs(600);
 /// How often the output of a job that nobody will see is thrown away.
 const DISCARD_PAUSE: Duration = Duration::from_millis(20);
+
+/// Between two questions to a keeper that doesn't answer.
+pub(crate) const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Jobs that are over and forgotten, and that somebody waits for: those that are kept in mind.
 const RECENT: usize = 64;
@@ -133,10 +136,30 @@ pub(crate) enum Claim {
     Resumed(Arc<Entry>, proto::StdinPosition),
     /// The job goes on elsewhere.
     Elsewhere,
-    /// It is being detached: what becomes of the start is known when that is.
-    Later(Arc<Entry>),
+    /// It is being detached, or its keeper doesn't answer: what becomes of the start is known when that is.
+    Later(Pending),
     /// No.
     NotStarted(proto::NotStarted),
+}
+
+/// What a start waits for.
+pub(crate) enum Pending {
+    Detaching(Arc<Entry>),
+    Silent(Arc<Registry>, JobKey),
+}
+
+impl Pending {
+    /// Waits until it is known.
+    pub(crate) async fn known(self) {
+        match self {
+            Pending::Detaching(entry) => entry.decided().await,
+            Pending::Silent(registry, key) => {
+                while registry.lock().silent.contains(&key) {
+                    sleep(DISCARD_PAUSE).await;
+                }
+            }
+        }
+    }
 }
 
 /// What a start asks for, as far as it matters here.
@@ -175,6 +198,8 @@ struct Inner {
     epoch: Option<[u8; 16]>,
     /// The last ones that somebody waits for, the newest last.
     recent: VecDeque<Arc<Recent>>,
+    /// Jobs whose keepers are there, and don't answer yet.
+    silent: HashSet<JobKey>,
     /// Nobody can come back any more.
     stopping: bool,
 }
@@ -199,6 +224,7 @@ impl Registry {
             lost: HashMap::new(),
             epoch: None,
             recent: VecDeque::new(),
+            silent: HashSet::new(),
             stopping: false,
         };
         Arc::new(Registry { engine, inner: Mutex::new(inner) })
@@ -247,6 +273,11 @@ impl Registry {
                 self.await_client(&entry, 0);
                 Some(entry)
             }
+            Found::Silent { key } => {
+                warn!(%key, "a job's keeper doesn't answer; it is asked again");
+                self.ask_again(key);
+                None
+            }
             Found::Lost { key, note, rebooted } => {
                 warn!(%key, rebooted, "job lost: its keeper is gone");
                 match Record::noted(&note) {
@@ -257,6 +288,25 @@ impl Registry {
             }
             _ => None,
         }
+    }
+
+    /// Finds a job whose keeper did not answer, once that does. Nobody else asks it meanwhile: the last one who does has it.
+    fn ask_again(self: &Arc<Self>, key: JobKey) {
+        let registry = self.clone();
+        registry.lock().silent.insert(key);
+        tokio::spawn(async move {
+            sleep(ASK_AGAIN).await;
+            let engine = registry.engine.clone();
+            let found = tokio::task::spawn_blocking(move || engine.find(key)).await;
+            let is_stopping = registry.lock().stopping;
+            if let (Ok(Some(found)), false) = (found, is_stopping) {
+                if matches!(found, Found::Silent { .. }) {
+                    return registry.ask_again(key);
+                }
+                registry.adopt(found);
+            }
+            registry.lock().silent.remove(&key);
+        });
     }
 
     /// Keeps in mind for a while that a job is lost, for its client, who may come and ask.
@@ -294,6 +344,12 @@ impl Registry {
         if let Some(entry) = inner.jobs.get(&key) {
             return attach(entry, asked);
         }
+        if !inner.silent.is_empty() {
+            let key = key.0.key(&id);
+            if inner.silent.contains(&key) {
+                return Claim::Later(Pending::Silent(self.clone(), key));
+            }
+        }
         if let Some((request, lost)) = inner.lost.get(&key) {
             return Claim::NotStarted(match *request == request_digest(asked.start) {
                 true => lost.told(),
@@ -329,8 +385,12 @@ impl Registry {
             Err(Unbegun::NotStarted(why)) => Claim::NotStarted(why),
             Err(Unbegun::Taken) => {
                 drop(inner);
-                match self.engine.find(key.0.key(&id)).and_then(|found| self.adopt(found)) {
+                let key = key.0.key(&id);
+                match self.engine.find(key).and_then(|found| self.adopt(found)) {
                     Some(entry) => attach(&entry, asked),
+                    None if self.lock().silent.contains(&key) => {
+                        Claim::Later(Pending::Silent(self.clone(), key))
+                    }
                     None => Claim::NotStarted(unknown("the job was begun, and can't be found")),
                 }
             }
@@ -507,7 +567,7 @@ fn attach(entry: &Arc<Entry>, asked: &Asked<'_>) -> Claim {
         return Claim::NotStarted(another());
     }
     if state.detaching != Detaching::No {
-        return Claim::Later(entry.clone());
+        return Claim::Later(Pending::Detaching(entry.clone()));
     }
     let resume = asked.start.resume.unwrap_or_default();
     let late = match &asked.start.resume {

@@ -49,7 +49,7 @@ fn native() -> Vec<u8> {
 fn native_frames_are_told_with_their_fields() {
     let (lines, malformed) = explain(Protocol::Native, Side::Client, &[&native()], false);
     let golden = [
-        "       0  start, channel 1, 34 bytes: Start { job_id: 0xabababababababababababababababab, user: \"ada\\u{1b}[2J\", working_directory: None, environment: [], timeout_ms: 0, no_stdin: false, wait_streams: false, epoch: [], terminal: None, output_window: 0, session: None, login: false, resume: None, linger_ms: 0, sign_receipt: false, detach: None, attach: None, command: Some(Line(b\"ls -l\")) }",
+        "       0  start, channel 1, 34 bytes: Start { job_id: 0xabababababababababababababababab, user: \"ada\\u{1b}[2J\", working_directory: None, environment: [], timeout_ms: 0, no_stdin: false, wait_streams: false, epoch: [], terminal: None, output_window: 0, session: None, login: false, resume: None, linger_ms: 0, sign_receipt: false, keep_order: false, detach: None, attach: None, command: Some(Line(b\"ls -l\")) }",
         "      43  stdout, channel 1, 12 bytes at offset 7: \"hello\\x1b]0;x\\x07\\n\"",
         "      72  stderr, channel 1, 100 bytes at offset 0: \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"…",
         "     189  end, channel 1, 4 bytes: End { stream: Stdout, length: 18 }",

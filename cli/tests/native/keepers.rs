@@ -200,3 +200,35 @@ fn two_servers_do_not_share_a_state_directory() {
     command.args(["--listen", "native://127.0.0.1:0"]);
     run(command).complained(193, "remora: usage: another server runs on ", "--state-dir");
 }
+
+#[test]
+fn a_keeper_that_stands_still_holds_up_nobody_else_and_is_found_once_it_goes_on() {
+    let home = Home::with_key();
+    let server = crate::detached::server(&home);
+    let target = crate::detached::target(&home);
+    let go = home.path("go");
+    let line = format!("echo $$; while [ ! -e {} ]; do sleep 0.02; done; seq 1 100000; exit 7", go.display());
+    let mut client = Client::start(home.exec([&target, &line]));
+    let command: i32 = client.line().parse().unwrap();
+    let id = crate::detached::detach(&home, &[], &line);
+    let logs = || crate::detached::verb(&home, &["logs", &id]);
+    eventually(PATIENCE, "its number", || logs().out().ends_with('\n'));
+    let detached: i32 = logs().out().trim().parse().unwrap();
+    let keepers = [keeper_of(&server, command), keeper_of(&server, detached)];
+    keepers.iter().for_each(|keeper| signal(*keeper, "STOP"));
+    crate::detached::kill_front(&home, &server);
+    server.wait_for_log("a job's keeper doesn't answer; it is asked again");
+    server.wait_for_log("a detached job's keeper doesn't answer; it is asked again");
+    // Its client is there again, and waits; others are served.
+    run(home.exec([&target, "exit 3"])).ended(3);
+    std::fs::write(&go, "").unwrap();
+    assert!(client.child.try_wait().unwrap().is_none());
+    keepers.iter().for_each(|keeper| signal(*keeper, "CONT"));
+    let numbers: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
+    let done = client.finish().ended(7);
+    assert!(done.stdout == numbers.as_bytes(), "{}", done.stdout.len());
+    eventually(PATIENCE, "the detached one is found", || {
+        crate::detached::verb(&home, &["wait", &id]).status == 7
+    });
+    assert!(logs().ended(0).out() == format!("{detached}\n{numbers}"));
+}

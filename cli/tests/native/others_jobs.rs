@@ -3,9 +3,10 @@
 
 use std::fs;
 
+use remora_testkit::eventually;
 use serde_json::Value;
 
-use crate::bench::{Client, Done, Home, run, text};
+use crate::bench::{Client, Done, Home, PATIENCE, Server, run, text};
 use crate::detached::{attached, detach, kill_front, server, target, verb};
 
 /// A command that ends by SIGUSR1 with 4, and its id.
@@ -16,14 +17,25 @@ fn waiting(home: &Home) -> (Client, String) {
     (client, attached(home, 6))
 }
 
+/// Waits for a command's end, and is heard by the host when this returns.
+fn wait_for(home: &Home, server: &Server, id: &str) -> Client {
+    let mut wait = home.remora();
+    wait.args(["wait", "-v", &target(home), id]);
+    let heard = || server.log().matches("authenticated").count();
+    let before = heard();
+    let waits = Client::start(wait);
+    eventually(PATIENCE, "somebody who waits", || heard() > before);
+    // Its question has come with its login, and is answered before what is asked behind it.
+    verb(home, &["jobs"]).ended(0);
+    waits
+}
+
 #[test]
 fn an_attached_command_is_waited_for_signaled_and_stopped_by_its_id() {
     let home = Home::with_key();
-    let _server = server(&home);
+    let server = server(&home);
     let (client, id) = waiting(&home);
-    let mut wait = home.remora();
-    wait.args(["wait", &target(&home), &id]);
-    let waits = Client::start(wait);
+    let waits = wait_for(&home, &server, &id);
     verb(&home, &["signal", &id[..8], "USR1"]).ended(0);
     assert_eq!(client.finish().ended(4).out(), "told\n");
     waits.finish().ended(4);
@@ -43,9 +55,7 @@ fn an_attached_command_is_waited_for_signaled_and_stopped_by_its_id() {
     verb(&home, &["forget", &id]).complained(196, "remora: unix:", "isn't detached");
     verb(&home, &["renew", &id]).complained(196, "remora: unix:", "isn't detached");
     // Who waits for one that is detached meanwhile waits on.
-    let mut wait = home.remora();
-    wait.args(["wait", &target(&home), &id]);
-    let waits = Client::start(wait);
+    let waits = wait_for(&home, &server, &id);
     verb(&home, &["detach", &id]).ended(0);
     client.finish().ended(198);
     verb(&home, &["signal", &id, "USR1"]).ended(0);

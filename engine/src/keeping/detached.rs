@@ -128,4 +128,6 @@ pub enum DetachedState {
         /// The machine was restarted since.
         rebooted: bool,
     },
+    /// Its keeper is there, and doesn't answer. To be asked for again ([`Engine::detached_job`](crate::Engine)).
+    Silent,
 }

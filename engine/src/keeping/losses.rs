@@ -55,7 +55,7 @@ fn each_job_whose_processes_are_gone_is_found_lost_and_none_stays_for_ever() {
         .into_iter()
         .map(|found| match found {
             Found::Lost { key, note, rebooted } => (key, note, rebooted),
-            Found::Kept { key, .. } => panic!("{key} is taken for one that runs"),
+            Found::Kept { key, .. } | Found::Silent { key } => panic!("{key} is taken for one that runs"),
         })
         .collect();
     lost.sort_by_key(|(_, _, rebooted)| *rebooted);

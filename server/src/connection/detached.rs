@@ -11,7 +11,7 @@ use super::Connection;
 use crate::detached::{self, Begun, Looked, Note, Owner, Watching};
 use crate::job::{self, Subject};
 use crate::record::request_digest;
-use crate::registry;
+use crate::registry::Pending;
 use crate::sessions;
 use crate::settings::Settings;
 
@@ -118,12 +118,12 @@ impl Connection {
         self.link.end.detached(channel, DETACHED);
     }
 
-    /// Begins anew with a start once its job is detached, or isn't.
-    pub(super) fn start_later(&mut self, channel: u32, start: &proto::Start, entry: Arc<registry::Entry>) {
+    /// Begins anew with a start once it is known what becomes of its job.
+    pub(super) fn start_later(&mut self, channel: u32, start: &proto::Start, pending: Pending) {
         let (bell, start) = (self.bell.clone(), start.clone());
         self.starting += 1;
         tokio::spawn(async move {
-            entry.decided().await;
+            pending.known().await;
             let mut ready = bell.lock();
             ready.again.push((channel, start));
             ready.wake();

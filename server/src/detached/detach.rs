@@ -1,18 +1,24 @@
 //! How a job that a client is attached to, or may come back for, becomes a detached one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message;
 use remora_engine::{DetachedJob, DetachedState};
 use remora_identity::Authenticated;
 use remora_wire::native::proto;
+use tokio::time::timeout;
 
 use super::meant::{Meant, find};
-use super::start::{Reserved, reserve};
+use super::start::{Reserved, Starting, reserve};
 use super::{Entry, Note, Owner, check_name, plan};
 use crate::job;
+use crate::registry;
 use crate::sessions;
 use crate::settings::Settings;
+
+/// How long whoever asks waits for a keeper's word.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The session that a job runs in, while it is there.
 fn session(start: &proto::Start, who: &Authenticated, settings: &Settings) -> Option<proto::SessionChange> {
@@ -61,17 +67,37 @@ pub(super) async fn detach(
     let mut note = Note::new(owner, &start, record.request, &record.subject, settings.boot_id);
     note.started_unix_ns = record.started_unix_ns;
     let note = note.encode_to_vec();
-    if let Err(error) = attached.job.detach(detached, note.clone()).await {
+    let job = DetachedJob { key, note, detached, state: DetachedState::Running(attached.job.clone()) };
+    // Begun, it goes on to its end, however long its keeper takes and whoever waits for that.
+    let work = tokio::spawn(carry_out(job, attached, reserved, Arc::clone(settings)));
+    match timeout(PATIENCE, work).await {
+        Ok(done) => done.map_err(|error| job::unsuitable(Why::Internal, &error.to_string()))?,
+        Err(_) => {
+            let seconds = PATIENCE.as_secs();
+            let text =
+                format!("the command's keeper has not answered for {seconds} s, and may detach it yet");
+            Err(job::unsuitable(Why::Unknown, &text))
+        }
+    }
+}
+
+/// Has its keeper detach a job, and says so to who is attached to it.
+async fn carry_out(
+    job: DetachedJob,
+    attached: Arc<registry::Entry>,
+    reserved: Starting,
+    settings: Arc<Settings>,
+) -> Result<Arc<Entry>, proto::NotStarted> {
+    if let Err(error) = attached.job.detach(job.detached, job.note.clone()).await {
         settings.registry.end_detaching(&attached, false);
         return Err(job::not_started(&error));
     }
-    let state = DetachedState::Running(attached.job.clone());
-    let added = jobs.add(&settings.engine, DetachedJob { key, note, detached, state });
+    let added = settings.detached.add(&settings.engine, job);
     // Only now: whoever comes back for it finds it here or there.
     settings.registry.end_detaching(&attached, true);
     drop(reserved);
     added.map_err(|error| {
         let text = format!("the command is detached, and what it prints can't be read: {error}");
-        job::unsuitable(Why::Internal, &text)
+        job::unsuitable(proto::NotStartedClass::Internal, &text)
     })
 }

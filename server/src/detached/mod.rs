@@ -31,6 +31,7 @@ pub(crate) use watching::{Looked, Watching};
 
 use crate::attachment::Attachment;
 use crate::job;
+use crate::registry::ASK_AGAIN;
 use crate::serve::Phase;
 use crate::settings::Settings;
 
@@ -103,17 +104,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl DetachedJobs {
     /// Takes up what is there. Waits for each keeper's word.
-    pub(crate) fn take_up(self: &Arc<Self>, engine: &Engine, phase: &watch::Receiver<Phase>) {
+    pub(crate) fn take_up(self: &Arc<Self>, engine: &Arc<Engine>, phase: &watch::Receiver<Phase>) {
         let found = match engine.detached() {
             Ok(found) => found,
             Err(error) => return error!(%error, "the detached jobs can't be found"),
         };
         for found in found {
-            let key = found.key;
-            match self.add(engine, found) {
-                Ok(entry) => info!(%key, runs = entry.over().is_none(), "detached job taken up"),
-                Err(error) => error!(%key, %error, "a detached job's folder can't be read"),
-            }
+            self.adopt(engine, found);
         }
         let (jobs, mut phase) = (Arc::downgrade(self), phase.clone());
         tokio::spawn(async move {
@@ -123,6 +120,27 @@ impl DetachedJobs {
                 jobs.all().iter().for_each(|entry| entry.close(EndReason::Shutdown));
             }
         });
+    }
+
+    fn adopt(self: &Arc<Self>, engine: &Arc<Engine>, found: DetachedJob) {
+        let key = found.key;
+        if matches!(found.state, DetachedState::Silent) {
+            warn!(%key, "a detached job's keeper doesn't answer; it is asked again");
+            let (jobs, engine) = (Arc::downgrade(self), engine.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(ASK_AGAIN).await;
+                let asked = engine.clone();
+                let found = tokio::task::spawn_blocking(move || asked.detached_job(key)).await;
+                if let (Some(jobs), Ok(Some(found))) = (jobs.upgrade(), found) {
+                    jobs.adopt(&engine, found);
+                }
+            });
+            return;
+        }
+        match self.add(engine, found) {
+            Ok(entry) => info!(%key, runs = entry.over().is_none(), "detached job taken up"),
+            Err(error) => error!(%key, %error, "a detached job's folder can't be read"),
+        }
     }
 
     fn all(&self) -> Vec<Arc<Entry>> {

@@ -1,15 +1,20 @@
 //! The start of a detached job: once, whoever asks for it how often, and answered when it is on the disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use remora_engine::{DetachedJob, DetachedState, JobRequest, Limits};
 use remora_identity::Permitted;
 use remora_wire::native::proto;
+use tokio::time::{Instant, timeout_at};
 
 use super::{DetachedJobs, Entry, Note, Owner, lock};
 use crate::job;
 use crate::record::JobId;
 use crate::settings::Settings;
+
+/// How long a start waits for another one of its id or name: longer than a keeper may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A start that is asked for.
 pub(crate) struct Begun {
@@ -22,12 +27,12 @@ pub(crate) struct Begun {
 }
 
 /// Gives back the place of a start, whatever comes of it.
-pub(super) struct Starting<'a> {
-    jobs: &'a DetachedJobs,
+pub(super) struct Starting {
+    jobs: Arc<DetachedJobs>,
     place: (Owner, Vec<u8>, String),
 }
 
-impl Drop for Starting<'_> {
+impl Drop for Starting {
     fn drop(&mut self) {
         lock(&self.jobs.inner).starting.remove(&self.place);
         self.jobs.begun.notify_waiters();
@@ -35,8 +40,8 @@ impl Drop for Starting<'_> {
 }
 
 /// What becomes of a wish for an id and a name.
-pub(super) enum Reserved<'a> {
-    Here(Starting<'a>),
+pub(super) enum Reserved {
+    Here(Starting),
     /// A detached job has this id.
     There(Arc<Entry>),
 }
@@ -45,13 +50,14 @@ pub(super) enum Reserved<'a> {
 ///
 /// # Errors
 /// A job of that name runs.
-pub(super) async fn reserve<'a>(
-    jobs: &'a DetachedJobs,
+pub(super) async fn reserve(
+    jobs: &Arc<DetachedJobs>,
     owner: &Owner,
     id: &[u8],
     name: &str,
-) -> Result<Reserved<'a>, proto::NotStarted> {
+) -> Result<Reserved, proto::NotStarted> {
     let refused = |text: &str| job::unsuitable(proto::NotStartedClass::Refused, text);
+    let until = Instant::now() + PATIENCE;
     loop {
         let begun = jobs.begun.notified();
         tokio::pin!(begun);
@@ -74,10 +80,13 @@ pub(super) async fn reserve<'a>(
                 }
                 let place = (owner.clone(), id.to_vec(), name.to_owned());
                 inner.starting.insert(place.clone());
-                return Ok(Reserved::Here(Starting { jobs, place }));
+                return Ok(Reserved::Here(Starting { jobs: Arc::clone(jobs), place }));
             }
         }
-        begun.await;
+        if timeout_at(until, begun).await.is_err() {
+            let text = "another start of this id or name has waited too long for its keeper";
+            return Err(job::unsuitable(proto::NotStartedClass::HostFull, text));
+        }
     }
 }
 
@@ -111,7 +120,13 @@ pub(crate) async fn begin(begun: Begun) -> Result<Arc<Entry>, proto::NotStarted>
             Ok(DetachedJob { key, note: told, detached, state })
         }
         // The server before this one has begun it, and gone.
-        Err(error) if error.is_taken() => asked.detached_job(key).ok_or_else(another),
+        Err(error) if error.is_taken() => match asked.detached_job(key) {
+            Some(DetachedJob { state: DetachedState::Silent, .. }) => Err(job::unsuitable(
+                proto::NotStartedClass::Unknown,
+                "the job is there, and its keeper doesn't answer",
+            )),
+            found => found.ok_or_else(another),
+        },
         Err(error) => Err(job::not_started(&error)),
     });
     let internal = |text: &str| job::unsuitable(proto::NotStartedClass::Internal, text);

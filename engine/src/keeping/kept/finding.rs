@@ -18,8 +18,11 @@ use crate::job::Job;
 use crate::request::Limits;
 use crate::session::{Running, Sessions};
 
-/// How long a keeper that is found may take to say what it keeps.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the keepers that are found may take to say what they keep.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long each of them may take at the least, however long the others took.
+const LEAST: Duration = Duration::from_millis(100);
 
 /// Between two looks at a job that has just begun, or is about to be over.
 const LOOK: Duration = Duration::from_millis(2);
@@ -46,6 +49,11 @@ pub enum Found {
         /// The machine was restarted since.
         rebooted: bool,
     },
+    /// Its keeper is there, and doesn't answer: stopped, perhaps, or starved. To be asked for again ([`Engine::find`](crate::Engine)).
+    Silent {
+        /// Which.
+        key: JobKey,
+    },
 }
 
 impl Keepers {
@@ -69,12 +77,17 @@ impl Keepers {
     /// # Errors
     /// The folder can't be read.
     pub(crate) fn found(&self, sessions: &Sessions) -> io::Result<Vec<Found>> {
-        Ok(self.jobs.all()?.into_iter().filter_map(|key| self.find(key, sessions)).collect())
+        let until = Instant::now() + PATIENCE;
+        let find = |key| self.find_until(key, sessions, until.max(Instant::now() + LEAST));
+        Ok(self.jobs.all()?.into_iter().filter_map(find).collect())
     }
 
     /// A job that is there already; none where nothing of it has run, and nothing will.
     pub(crate) fn find(&self, key: JobKey, sessions: &Sessions) -> Option<Found> {
-        let until = Instant::now() + PATIENCE;
+        self.find_until(key, sessions, Instant::now() + PATIENCE)
+    }
+
+    fn find_until(&self, key: JobKey, sessions: &Sessions, until: Instant) -> Option<Found> {
         loop {
             let folder = self.jobs.folder(key).ok()?;
             if folder.read().is_some_and(|record| record.detached.is_some()) {
@@ -82,10 +95,13 @@ impl Keepers {
             }
             let is_late = Instant::now() >= until;
             match folder.connect() {
-                Ok(socket) => match self.take_up(socket, key, false, sessions) {
+                Ok(socket) => match self.take_up(socket, key, false, sessions, until) {
                     Ok((note, job)) => return Some(Found::Kept { key, note, job }),
                     // It has ended meanwhile, or is about to.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_late => {}
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                        return Some(Found::Silent { key });
+                    }
                     Err(error) => {
                         tracing::error!(%key, %error, "a keeper doesn't answer");
                         return None;
@@ -129,16 +145,21 @@ impl Keepers {
     /// # Errors
     /// The folder can't be read.
     pub(crate) fn detached(&self, sessions: &Sessions) -> io::Result<Vec<DetachedJob>> {
-        Ok(self.jobs.all()?.into_iter().filter_map(|key| self.detached_job(key, sessions)).collect())
+        let until = Instant::now() + PATIENCE;
+        let find = |key| self.detached_job_until(key, sessions, until.max(Instant::now() + LEAST));
+        Ok(self.jobs.all()?.into_iter().filter_map(find).collect())
     }
 
     /// A detached job, if there is one of this key.
     pub(crate) fn detached_job(&self, key: JobKey, sessions: &Sessions) -> Option<DetachedJob> {
+        self.detached_job_until(key, sessions, Instant::now() + PATIENCE)
+    }
+
+    fn detached_job_until(&self, key: JobKey, sessions: &Sessions, until: Instant) -> Option<DetachedJob> {
         let folder = self.jobs.folder(key).ok()?;
         let record = folder.read()?;
         let detached = record.detached?;
         let job = |state| Some(DetachedJob { key, note: record.note.clone(), detached, state });
-        let until = Instant::now() + PATIENCE;
         loop {
             if let Some(ended) = folder.outcome() {
                 return job(DetachedState::Ended(Box::new(ended)));
@@ -146,7 +167,7 @@ impl Keepers {
             let taken = folder
                 .connect()
                 .map_err(io::Error::from)
-                .and_then(|socket| self.take_up(socket, key, true, sessions));
+                .and_then(|socket| self.take_up(socket, key, true, sessions, until));
             if let Ok((_, running)) = taken {
                 return job(DetachedState::Running(running));
             }
@@ -159,8 +180,7 @@ impl Keepers {
                 };
             }
             if Instant::now() >= until {
-                tracing::error!(%key, "the keeper of a detached job doesn't answer");
-                return None;
+                return job(DetachedState::Silent);
             }
             // It is about to listen, or to end.
             std::thread::sleep(LOOK);
@@ -193,9 +213,9 @@ impl Keepers {
         key: JobKey,
         is_detached: bool,
         sessions: &Sessions,
+        until: Instant,
     ) -> io::Result<(Vec<u8>, Job)> {
         let mut keeper = Waiting::new(socket);
-        let until = Instant::now() + PATIENCE;
         let wrong = || io::Error::new(io::ErrorKind::InvalidData, "a keeper says something odd");
         let FromKeeper::Hello { version, note, session, .. } = receive(&mut keeper, until)? else {
             return Err(wrong());
