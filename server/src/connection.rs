@@ -349,6 +349,7 @@ impl Connection {
             start,
             linger: Duration::from_millis(start.linger_ms).min(settings.max_linger),
             place: &place,
+            is_remembered: start.resume.is_some() && self.is_remembered(start, &settings),
         };
         let mut subject = Subject::of(start, &self.who);
         let claim = match self.check(start, &settings) {
@@ -382,6 +383,15 @@ impl Connection {
         self.link.end.resumed(channel, u64::try_from(entry.job.pid()).unwrap_or(0), &at);
         self.jobs.insert(channel, Served { entry, stopped: None });
         self.bell.mark(channel);
+    }
+
+    /// Whether the session of a start that is sent again has carried it out itself, perhaps under the server before.
+    fn is_remembered(&self, start: &proto::Start, settings: &Settings) -> bool {
+        let Some(name) = &start.session else { return false };
+        let there = proto::SessionName { existing: true, ..name.clone() };
+        let Ok(id) = start.job_id.as_slice().try_into() else { return false };
+        let session = sessions::find(Some(&there), &self.who, settings);
+        session.is_ok_and(|(session, _)| session.has_answered(Owner::of(&self.who).key(&id)))
     }
 
     /// What is asked of every start, of one that is sent again as well: policy may have changed since.

@@ -168,6 +168,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) start: &'a proto::Start,
     pub(crate) linger: Duration,
     pub(crate) place: &'a Attachment,
+    /// Its session has carried it out, and knows what it answered.
+    pub(crate) is_remembered: bool,
 }
 
 /// Why there is no job of a start.
@@ -356,7 +358,7 @@ impl Registry {
                 false => another(),
             });
         }
-        if let Some(resume) = &asked.start.resume
+        if let (Some(resume), false) = (&asked.start.resume, asked.is_remembered)
             && (is_known(resume) || asked.start.epoch != self.epoch_of(&mut inner))
         {
             return Claim::NotStarted(unknown("the host knows nothing of the job any more"));

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking, its helpers included"
 )]
 
+mod answered;
 mod bench;
 mod commands;
 mod daemon;

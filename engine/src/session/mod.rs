@@ -302,6 +302,12 @@ impl Session {
         answer.map(|(stdout, status)| Begun::Answered { stdout, status, change })
     }
 
+    /// Whether it carried out the line of this job itself, under whichever server, and knows what it answered: the same job is given
+    /// that, and isn't carried out anew.
+    pub fn has_answered(&self, key: JobKey) -> bool {
+        self.done(key).is_some_and(|done| done.answer.is_some())
+    }
+
     /// What this job changed, if that is merged.
     fn merged(&self, key: JobKey) -> Option<SessionChange> {
         self.done(key).map(|done| done.change)
