@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use remora_identity::Permitted;
 
@@ -14,11 +15,11 @@ use crate::cgroup::Parent;
 use crate::config::EngineConfig;
 use crate::error::{NotStarted, Step};
 use crate::job::Job;
-use crate::keeping::{DetachedJob, Found, JobKey, Keep, Keepers, Log, Start, WardenLink};
+use crate::keeping::{Asking, DetachedJob, Found, JobKey, Keep, Keepers, Log, Start, WardenLink};
 use crate::launch::{Launching, Unlaunched, launch};
 use crate::prepare::Prepared;
 use crate::request::{JobRequest, Limits};
-use crate::session::{self, Begun, Captures, Running, Sessions, Telling};
+use crate::session::{self, Captures, Running, Sessions, Telling};
 use crate::spawners::{Spawners, Times};
 use crate::state::OnChange;
 use crate::sys;
@@ -235,6 +236,35 @@ impl Engine {
         limits: Limits,
         on_change: OnChange,
     ) -> Result<Job, NotStarted> {
+        match self.try_start(permitted, limits, on_change)? {
+            Tried::Started(job) => Ok(job),
+            Tried::Asking(asking) => self.finish(*asking),
+        }
+    }
+
+    /// As [`Engine::start`], and returns soon: where a keeper takes its time to execute the program (a file system that hangs, say),
+    /// what is left of it can be waited for elsewhere.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn begin(
+        self: &Arc<Self>,
+        permitted: Permitted<JobRequest>,
+        limits: Limits,
+        on_change: OnChange,
+    ) -> Result<Begun, NotStarted> {
+        Ok(match self.try_start(permitted, limits, on_change)? {
+            Tried::Started(job) => Begun::Started(job),
+            Tried::Asking(asking) => Begun::Later(StartLater { engine: Arc::clone(self), asking }),
+        })
+    }
+
+    fn try_start(
+        &self,
+        permitted: Permitted<JobRequest>,
+        limits: Limits,
+        on_change: OnChange,
+    ) -> Result<Tried, NotStarted> {
         let (mut request, account, _authority) = permitted.into_parts();
         let runtime =
             tokio::runtime::Handle::try_current().map_err(|_| NotStarted::bytes(Step::Runtime, None, b""))?;
@@ -253,11 +283,12 @@ impl Engine {
                 Means::Keepers(keepers) => Telling::Keeper { key, path: keepers.told_path(key), captures },
             };
             match session::begin(its, &mut request, telling, &account) {
-                Begun::Answered { stdout, status, change } => {
+                session::Begun::Answered { stdout, status, change } => {
                     let is_terminal = request.terminal.is_some();
-                    return Ok(answer::job(stdout, status, change, is_terminal, on_change, &self.running));
+                    let job = answer::job(stdout, status, change, is_terminal, on_change, &self.running);
+                    return Ok(Tried::Started(job));
                 }
-                Begun::Runs(running, its) => (session, place) = (running, Some(its)),
+                session::Begun::Runs(running, its) => (session, place) = (running, Some(its)),
             }
         }
         let (note, linger, detach) = (std::mem::take(&mut request.note), request.linger, request.detach);
@@ -285,28 +316,86 @@ impl Engine {
                     spawners.spawn(self.null.as_fd(), plan)
                 })
             }
-            Means::Keepers(keepers) => keepers.start(Keep {
-                start: Start {
-                    key,
-                    order: prepared.order.clone(),
-                    limits,
-                    linger,
-                    note,
-                    session: session.as_ref().map(Running::note).unwrap_or_default(),
-                    tells: session.as_ref().is_some_and(Running::is_heard_by_keeper),
-                    detach,
-                },
-                patience: self.config.start_patience,
-                on_change,
-                session,
-            }),
+            Means::Keepers(keepers) => {
+                let mut asking = keepers.ask(Keep {
+                    start: Start {
+                        key,
+                        order: prepared.order.clone(),
+                        limits,
+                        linger,
+                        note,
+                        session: session.as_ref().map(Running::note).unwrap_or_default(),
+                        tells: session.as_ref().is_some_and(Running::is_heard_by_keeper),
+                        detach,
+                    },
+                    patience: self.config.start_patience,
+                    on_change,
+                    session,
+                });
+                match keepers.look(&mut asking, Instant::now() + SOON) {
+                    Some(launched) => launched,
+                    None => return Ok(Tried::Asking(Box::new((prepared, asking)))),
+                }
+            }
         };
-        launched.map_err(|unlaunched| match unlaunched {
-            Unlaunched::Failed(failed) => prepared.explain(failed),
-            Unlaunched::NotStarted(not_started) => not_started,
-        })
+        launched.map(Tried::Started).map_err(|unlaunched| explained(unlaunched, &prepared))
+    }
+
+    /// Waits for a keeper that takes its time.
+    fn finish(&self, (prepared, mut asking): (Prepared, Asking)) -> Result<Job, NotStarted> {
+        let Means::Keepers(keepers) = &self.means else {
+            return Err(NotStarted::bytes(Step::Keeper, None, b""));
+        };
+        loop {
+            if let Some(launched) = keepers.look(&mut asking, Instant::now() + AGE) {
+                return launched.map_err(|unlaunched| explained(unlaunched, &prepared));
+            }
+        }
     }
 }
+
+/// What came of a start so far.
+enum Tried {
+    Started(Job),
+    Asking(Box<(Prepared, Asking)>),
+}
+
+fn explained(unlaunched: Unlaunched, prepared: &Prepared) -> NotStarted {
+    match unlaunched {
+        Unlaunched::Failed(failed) => prepared.explain(failed),
+        Unlaunched::NotStarted(not_started) => not_started,
+    }
+}
+
+/// How long a start is waited for by whoever has others to care for.
+const SOON: Duration = Duration::from_millis(100);
+
+/// What came of a start at once.
+pub enum Begun {
+    /// Its program is executed.
+    Started(Job),
+    /// Its keeper has not said so yet.
+    Later(StartLater),
+}
+
+/// A start whose keeper takes its time.
+pub struct StartLater {
+    engine: Arc<Engine>,
+    asking: Box<(Prepared, Asking)>,
+}
+
+impl StartLater {
+    /// Waits for the rest of [`EngineConfig::start_patience`]. Not for a thread that has anything else to do; within a runtime's.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn finish(self) -> Result<Job, NotStarted> {
+        self.engine.finish(*self.asking)
+    }
+}
+
+/// Longer than any start may take.
+const AGE: Duration = Duration::from_secs(3600);
 
 fn no_key(error: io::Error) -> NotStarted {
     NotStarted::bytes(Step::Keeper, error.raw_os_error(), b"")

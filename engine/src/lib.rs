@@ -46,7 +46,7 @@ mod tree;
 mod writer;
 
 pub use config::{BaseEnvironment, CgroupParent, DrainRule, EngineConfig};
-pub use engine::Engine;
+pub use engine::{Begun, Engine, StartLater};
 pub use error::{Blame, InputError, NotStarted, OutputError, Step};
 pub use group::has_living_member;
 pub use job::{Job, Progress};

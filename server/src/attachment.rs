@@ -19,7 +19,7 @@ pub(crate) struct Ready {
     /// Channels whose jobs are detached now.
     pub(crate) detached: Vec<u32>,
     /// Starts that had to wait.
-    pub(crate) again: Vec<(u32, proto::Start)>,
+    pub(crate) again: Vec<u32>,
     /// Detached jobs whose start has come to an end: their channels, and their process ids or why they aren't there.
     pub(crate) begun: Vec<(u32, Subject, Result<u64, proto::NotStarted>)>,
     pub(crate) task: Option<Waker>,

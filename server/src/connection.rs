@@ -1,6 +1,7 @@
 //! One native connection after its handshake: its jobs, and the way of their bytes.
 
 mod detached;
+mod waiting;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use remora_engine::{EndReason, Job, Outcome, Output, Signal};
+use remora_engine::{Begun, EndReason, Engine, Job, Outcome, Output, Signal};
 use remora_identity::Authenticated;
 use remora_identity::statement::ReceiptKey;
 use remora_net::{HIGH_WATER, Link, LinkError};
@@ -27,6 +28,7 @@ use crate::registry::{Asked, Claim, Entry, Unbegun, end_unseen};
 use crate::serve::Phase;
 use crate::sessions::{self, Replied};
 use crate::settings::Settings;
+use waiting::{Waiting, channel_of};
 
 /// How long a client may take to take the last word of a server that goes.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -52,6 +54,7 @@ pub(crate) async fn serve(
         settings,
         jobs: HashMap::new(),
         watching: HashMap::new(),
+        waiting: HashMap::new(),
         starting: 0,
         unsettled: VecDeque::new(),
         bell: Bell::default(),
@@ -79,6 +82,8 @@ struct Connection {
     jobs: HashMap<u32, Served>,
     /// Channels that watch detached jobs.
     watching: HashMap<u32, Watching>,
+    /// Starts whose jobs' keepers have not answered.
+    waiting: HashMap<u32, Waiting>,
     /// Detached jobs that are being started.
     starting: usize,
     /// Jobs whose receipts are sent, and whose clients haven't said yet that they have them; with the channels they had.
@@ -173,9 +178,8 @@ impl Connection {
                 self.jobs.remove(&channel);
                 self.tell_detached(channel);
             }
-            for (channel, start) in again {
-                self.starting -= 1;
-                self.start(channel, &start);
+            for channel in again {
+                self.start_again(channel);
             }
             answers.iter().for_each(|answer| self.link.end.answer(answer));
             for (channel, subject, result) in begun {
@@ -205,12 +209,16 @@ impl Connection {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Poll::Ready(Ok(())) if self.draining && self.jobs.is_empty() && self.starting == 0 => {
+                Poll::Ready(Ok(())) if self.draining && self.is_idle() => {
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Ok(())) => return Poll::Pending,
             }
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.jobs.is_empty() && self.waiting.is_empty() && self.starting == 0
     }
 
     fn has_ready(&self) -> bool {
@@ -235,6 +243,11 @@ impl Connection {
     }
 
     fn handle(&mut self, event: ServerEvent) {
+        if !self.waiting.is_empty()
+            && let Some(waiting) = channel_of(&event).and_then(|channel| self.waiting.get_mut(&channel))
+        {
+            return waiting.hold(event);
+        }
         match event {
             ServerEvent::Start { channel, start } => self.start(channel, &start),
             ServerEvent::Data { channel, offset, bytes } if self.watching.contains_key(&channel) => {
@@ -434,15 +447,11 @@ impl Connection {
         let permitted =
             settings.policy.permit(&self.who, request).map_err(|refusal| job::refused(&refusal))?;
         let limits = settings.limits.engine(job::timeout(start));
-        let started = settings.engine.start(permitted, limits, place.observer());
-        let job = started.map_err(|error| match error.is_taken() {
-            true => Unbegun::Taken,
-            false => job::not_started(&error).into(),
-        })?;
-        if job.is_in_root() {
-            record.subject.working_directory = b"/".to_vec();
+        let begun = Engine::begin(&settings.engine, permitted, limits, place.observer());
+        match begun.map_err(|error| Unbegun::of(&error))? {
+            Begun::Started(job) => Ok(job),
+            Begun::Later(later) => Err(Unbegun::Later(later)),
         }
-        Ok(job)
     }
 
     /// Moves what is new of a job: credit for its stdin, its output, its receipt.
@@ -505,6 +514,11 @@ impl Connection {
             return;
         }
         let settings = self.settings.borrow().clone();
+        if self.left {
+            for waiting in self.waiting.values() {
+                settings.registry.give_up(&Owner::of(&self.who), &waiting.start.job_id);
+            }
+        }
         for (channel, Served { entry, .. }) in self.jobs {
             let place = Attachment { bell: self.bell.clone(), channel };
             if !entry.is_at(&place) {

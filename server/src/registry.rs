@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use remora_engine::{EndReason, Ended, Engine, Found, InputError, Job, JobKey, Output};
+use remora_engine::{
+    EndReason, Ended, Engine, Found, InputError, Job, JobKey, NotStarted, Output, StartLater,
+};
 use remora_wire::native::proto;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
@@ -178,6 +180,17 @@ pub(crate) enum Unbegun {
     NotStarted(proto::NotStarted),
     /// The server before has begun it.
     Taken,
+    /// Its keeper has not answered yet.
+    Later(StartLater),
+}
+
+impl Unbegun {
+    pub(crate) fn of(error: &NotStarted) -> Self {
+        match error.is_taken() {
+            true => Unbegun::Taken,
+            false => job::not_started(error).into(),
+        }
+    }
 }
 
 impl From<proto::NotStarted> for Unbegun {
@@ -202,6 +215,10 @@ struct Inner {
     recent: VecDeque<Arc<Recent>>,
     /// Jobs whose keepers are there, and don't answer yet.
     silent: HashSet<JobKey>,
+    /// Those among them whose clients have gone for good.
+    given_up: HashSet<JobKey>,
+    /// Why jobs were not started whose keepers took their time to say so, and the requests for them.
+    failed: HashMap<(Owner, JobId), ([u8; 32], proto::NotStarted)>,
     /// Nobody can come back any more.
     stopping: bool,
 }
@@ -227,6 +244,8 @@ impl Registry {
             epoch: None,
             recent: VecDeque::new(),
             silent: HashSet::new(),
+            given_up: HashSet::new(),
+            failed: HashMap::new(),
             stopping: false,
         };
         Arc::new(Registry { engine, inner: Mutex::new(inner) })
@@ -311,6 +330,55 @@ impl Registry {
         });
     }
 
+    /// Waits for the answer of a keeper that takes its time, so that nobody else does. Whoever asks for the job meanwhile waits, too.
+    fn finish_start(self: &Arc<Self>, mut record: Record, key: JobKey, later: StartLater) {
+        let registry = self.clone();
+        warn!(%key, "a keeper takes its time to start a job");
+        tokio::spawn(async move {
+            let started = tokio::task::spawn_blocking(move || later.finish()).await;
+            let place = (record.owner.clone(), record.id);
+            let mut inner = registry.lock();
+            let is_wanted = !inner.given_up.remove(&key) && !inner.stopping;
+            match started {
+                Ok(Ok(job)) if is_wanted => {
+                    if job.is_in_root() {
+                        record.subject.working_directory = b"/".to_vec();
+                    }
+                    info!(%key, pid = job.pid(), "a job has been started late");
+                    let attached = Err(Instant::now());
+                    let state = State { record, attempt: 0, attached, turn: 0, detaching: Detaching::No };
+                    let entry =
+                        Arc::new(Entry { job, state: Mutex::new(state), awaited: AtomicBool::new(false) });
+                    inner.jobs.insert(place, entry.clone());
+                    registry.await_client(&entry, 0);
+                }
+                Ok(Ok(job)) => end_unseen(job, Duration::ZERO, EndReason::ClientGone),
+                // Who asks again finds it.
+                Ok(Err(error)) if error.is_taken() => {}
+                Ok(Err(error)) => {
+                    inner.failed.insert(place.clone(), (record.request, job::not_started(&error)));
+                    let registry = registry.clone();
+                    tokio::spawn(async move {
+                        sleep(KEPT).await;
+                        registry.lock().failed.remove(&place);
+                    });
+                }
+                Err(error) => error!(%key, %error, "the start of a job has failed"),
+            }
+            inner.silent.remove(&key);
+        });
+    }
+
+    /// The client of a start that waits has gone for good.
+    pub(crate) fn give_up(&self, owner: &Owner, id: &[u8]) {
+        let Ok(id) = JobId::try_from(id) else { return };
+        let key = owner.key(&id);
+        let mut inner = self.lock();
+        if inner.silent.contains(&key) {
+            inner.given_up.insert(key);
+        }
+    }
+
     /// Keeps in mind for a while that a job is lost, for its client, who may come and ask.
     fn mourn(self: &Arc<Self>, record: Record, lost: Lost) {
         let place = (record.owner, record.id);
@@ -352,6 +420,11 @@ impl Registry {
                 return Claim::Later(Pending::Silent(self.clone(), key));
             }
         }
+        if let Some((request, why)) = inner.failed.remove(&key)
+            && request == request_digest(asked.start)
+        {
+            return Claim::NotStarted(why);
+        }
         if let Some((request, lost)) = inner.lost.get(&key) {
             return Claim::NotStarted(match *request == request_digest(asked.start) {
                 true => lost.told(),
@@ -373,6 +446,9 @@ impl Registry {
             started_unix_ns: job::unix_ns(std::time::SystemTime::now()),
         };
         let begun = begin(&mut record);
+        if begun.as_ref().is_ok_and(Job::is_in_root) {
+            record.subject.working_directory = b"/".to_vec();
+        }
         *subject = record.subject.clone();
         match begun {
             Ok(job) => {
@@ -385,6 +461,13 @@ impl Registry {
                 Claim::Started(entry)
             }
             Err(Unbegun::NotStarted(why)) => Claim::NotStarted(why),
+            Err(Unbegun::Later(later)) => {
+                let its = key.0.key(&id);
+                inner.silent.insert(its);
+                drop(inner);
+                self.finish_start(record, its, later);
+                Claim::Later(Pending::Silent(self.clone(), its))
+            }
             Err(Unbegun::Taken) => {
                 drop(inner);
                 let key = key.0.key(&id);

@@ -232,3 +232,37 @@ fn a_keeper_that_stands_still_holds_up_nobody_else_and_is_found_once_it_goes_on(
     });
     assert!(logs().ended(0).out() == format!("{detached}\n{numbers}"));
 }
+
+#[test]
+fn a_start_that_hangs_holds_up_nobody_else_and_loses_nothing_of_what_was_sent() {
+    let home = Home::with_key();
+    let server = crate::detached::server(&home);
+    let target = crate::detached::target(&home);
+    run(home.exec([&target, "true"])).ended(0);
+    let front = server.front();
+    // All keepers that wait for a job: as if a file system hung that a program is on.
+    let idle: Vec<i32> = children(server.pid()).into_iter().filter(|child| *child != front).collect();
+    assert!(!idle.is_empty());
+    idle.iter().for_each(|keeper| signal(*keeper, "STOP"));
+    let mut command = home.exec([&target, "cat; exit 7"]);
+    command.stdin(std::process::Stdio::piped());
+    let mut client = Client::start(command);
+    let mut stdin = client.child.stdin.take().unwrap();
+    let typed = "typed\n".repeat(10_000);
+    std::io::Write::write_all(&mut stdin, typed.as_bytes()).unwrap();
+    drop(stdin);
+    // One that its client gives up is not run at all once it could be.
+    let mark = home.path("mark");
+    let gone = Client::start(home.exec([&target, &format!("touch {}; sleep 1000", mark.display())]));
+    server.wait_for_log("a keeper takes its time to start a job");
+    eventually(PATIENCE, "both are waited for", || server.log().matches("takes its time").count() == 2);
+    // The server answers others meanwhile.
+    crate::detached::verb(&home, &["jobs"]).ended(0);
+    signal(i32::try_from(gone.child.id()).unwrap(), "INT");
+    signal(i32::try_from(gone.child.id()).unwrap(), "INT");
+    gone.finish();
+    idle.iter().for_each(|keeper| signal(*keeper, "CONT"));
+    let done = client.finish().ended(7);
+    assert!(done.out() == typed, "{}", done.stdout.len());
+    eventually(PATIENCE, "nothing of the other one is left", || jobs(&home) == 0);
+}

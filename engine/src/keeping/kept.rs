@@ -60,6 +60,17 @@ pub(crate) struct Keep {
     pub(crate) session: Option<Running>,
 }
 
+/// A start that is under way.
+pub(crate) struct Asking {
+    message: Vec<u8>,
+    about: About,
+    on_change: OnChange,
+    session: Option<Running>,
+    until: Instant,
+    /// Who was told to.
+    keeper: Option<(Waiting, View)>,
+}
+
 impl Keepers {
     /// `state_dir` is the warden's.
     ///
@@ -84,30 +95,58 @@ impl Keepers {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    /// Has a keeper start a job. The calling thread waits until its program is executed, or that has failed.
+    /// What it takes to have a keeper start a job, within the patience that it is asked with from now on.
+    pub(crate) fn ask(&self, keep: Keep) -> Asking {
+        let Keep { start, patience, on_change, session } = keep;
+        let about = About {
+            key: start.key,
+            pid: 0,
+            in_root: false,
+            stdin_window: start.limits.stdin_window as u64,
+            has_stdin: start.order.terminal.is_some() || start.order.stdin == Stdin::Piped,
+            is_detached: start.detach.is_some(),
+        };
+        let message = ToKeeper::Start(Box::new(start)).compose();
+        let until = Instant::now() + patience;
+        Asking { message, about, on_change, session, until, keeper: None }
+    }
+
+    /// Has a keeper start a job, or looks on: the calling thread waits until its program is executed, that has failed, or that time has
+    /// come (none; to be asked again).
     ///
     /// # Errors
     /// [`Unlaunched`].
-    pub(crate) fn start(&self, keep: Keep) -> Result<Job, Unlaunched> {
-        let Keep { start, patience, on_change, session } = keep;
-        let failed = |error: io::Error| Unlaunched::NotStarted(no_keeper(&error));
-        let until = Instant::now() + patience;
-        let key = start.key;
-        let stdin_window = start.limits.stdin_window as u64;
-        let has_stdin = start.order.terminal.is_some() || start.order.stdin == Stdin::Piped;
-        let is_detached = start.detach.is_some();
-        let message = ToKeeper::Start(Box::new(start)).compose();
-        let (mut keeper, view) = self.next(until).map_err(failed)?;
-        keeper.send(&message, None, until).map_err(failed)?;
-        let answer = receive(&mut keeper, until).map_err(|error| self.give_up(&mut keeper, key, &error))?;
-        match answer {
-            FromKeeper::Started { pid, in_root } => {
-                let about = About { key, pid, in_root, stdin_window, has_stdin, is_detached };
-                self.take(keeper, view, about, Snapshot::default(), on_change, session).map_err(failed)
+    pub(crate) fn look(&self, asking: &mut Asking, until: Instant) -> Option<Result<Job, Unlaunched>> {
+        let until = until.min(asking.until);
+        let is_early = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut && until < asking.until;
+        let failed = |error: io::Error| Some(Err(Unlaunched::NotStarted(no_keeper(&error))));
+        if asking.keeper.is_none() {
+            let (mut keeper, view) = match self.next(until) {
+                Ok(next) => next,
+                Err(error) if is_early(&error) => return None,
+                Err(error) => return failed(error),
+            };
+            if let Err(error) = keeper.send(&asking.message, None, until) {
+                return failed(error);
             }
-            FromKeeper::NotStarted(why) => Err(why.into()),
-            FromKeeper::Failed(why) => Err(Unlaunched::Failed(why)),
-            _ => Err(failed(io::ErrorKind::InvalidData.into())),
+            asking.keeper = Some((keeper, view));
+        }
+        let (mut keeper, view) = asking.keeper.take()?;
+        match receive(&mut keeper, until) {
+            Ok(FromKeeper::Started { pid, in_root }) => {
+                let about = About { pid, in_root, ..asking.about };
+                let (on_change, session) = (asking.on_change.clone(), asking.session.take());
+                let taken = self.take(keeper, view, about, Snapshot::default(), on_change, session);
+                taken.map(Ok).map_or_else(failed, Some)
+            }
+            Ok(FromKeeper::NotStarted(why)) => Some(Err(why.into())),
+            Ok(FromKeeper::Failed(why)) => Some(Err(Unlaunched::Failed(why))),
+            Ok(_) => failed(io::ErrorKind::InvalidData.into()),
+            Err(error) if is_early(&error) => {
+                asking.keeper = Some((keeper, view));
+                None
+            }
+            Err(error) => Some(Err(self.give_up(&mut keeper, asking.about.key, &error))),
         }
     }
 

@@ -26,7 +26,7 @@ mod warden;
 pub use detached::{Detached, DetachedJob, DetachedState, OnFull, Spooled};
 pub use folder::JobKey;
 pub use kept::Found;
-pub(crate) use kept::{Keep, Keepers, Kept};
+pub(crate) use kept::{Asking, Keep, Keepers, Kept};
 pub use log::{Log, LogPart, LogPiece};
 pub(crate) use messages::{Input, Produced, Snapshot, Start};
 pub use warden::{OnlyFront, Stage, Warden, WardenEnd, WardenError, WardenLink};

@@ -8,6 +8,7 @@ use remora_wire::native::proto;
 use tracing::info;
 
 use super::Connection;
+use super::waiting::Waiting;
 use crate::detached::{self, Begun, Looked, Note, Owner, Watching};
 use crate::job::{self, Subject};
 use crate::record::request_digest;
@@ -120,14 +121,21 @@ impl Connection {
 
     /// Begins anew with a start once it is known what becomes of its job.
     pub(super) fn start_later(&mut self, channel: u32, start: &proto::Start, pending: Pending) {
-        let (bell, start) = (self.bell.clone(), start.clone());
-        self.starting += 1;
+        let bell = self.bell.clone();
+        self.waiting.insert(channel, Waiting::new(start.clone()));
         tokio::spawn(async move {
             pending.known().await;
             let mut ready = bell.lock();
-            ready.again.push((channel, start));
+            ready.again.push(channel);
             ready.wake();
         });
+    }
+
+    /// It is known.
+    pub(super) fn start_again(&mut self, channel: u32) {
+        let Some(waiting) = self.waiting.remove(&channel) else { return };
+        self.start(channel, &waiting.start);
+        waiting.into_held().into_iter().for_each(|event| self.handle(event));
     }
 
     /// Has a channel watch a detached job.

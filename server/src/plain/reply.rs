@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use remora_engine::{EndReason, Ended, Job, JobRequest, LimitKind, NotStarted, Outcome, Output, Program};
+use remora_engine::{
+    Begun, EndReason, Ended, Engine, Job, JobRequest, LimitKind, NotStarted, Outcome, Output, Program,
+};
 use remora_wire::plain::{Digests, EndedBy, Ending, Header, Streams, Wire, length_prefix};
 use tokio::io::Interest;
 use tokio::sync::Notify;
@@ -88,7 +90,7 @@ impl Connection {
         };
         let bell = Arc::new(Notify::new());
         let mut leader = None;
-        let reply = match self.start(request, &settings, &bell) {
+        let reply = match self.start(request, &settings, &bell).await {
             Ok(job) => {
                 info!(peer = %self.peer, pid = job.pid(), "job started");
                 leader = Some(job.pid());
@@ -128,7 +130,7 @@ impl Connection {
     }
 
     /// Starts the command; else what to tell the peer.
-    fn start(
+    async fn start(
         &self,
         request: Bytes,
         settings: &Settings,
@@ -146,10 +148,16 @@ impl Connection {
             .map_err(|refusal| (refusal.to_string(), Ending::Exited(196)))?;
         let bell = Arc::clone(bell);
         let on_change = Arc::new(move || bell.notify_one());
-        settings
-            .engine
-            .start(permitted, settings.limits.engine(None), on_change)
-            .map_err(|error| (format!("not started: {error}"), Ending::Exited(status(&error))))
+        let begun = Engine::begin(&settings.engine, permitted, settings.limits.engine(None), on_change);
+        let started = match begun {
+            Ok(Begun::Started(job)) => Ok(job),
+            Ok(Begun::Later(later)) => match tokio::task::spawn_blocking(move || later.finish()).await {
+                Ok(started) => started,
+                Err(error) => return Err((format!("not started: {error}"), Ending::Exited(199))),
+            },
+            Err(error) => Err(error),
+        };
+        started.map_err(|error| (format!("not started: {error}"), Ending::Exited(status(&error))))
     }
 
     /// Moves the output into the spool, or, on `raw`, stdout to the peer at once, until the job is finished.
