@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use remora_client::{Class, Outcome, exit_status};
 use zeroize::Zeroizing;
@@ -15,6 +16,7 @@ pub(crate) fn say(line: &str) {
     text.push_str("remora: ");
     text.push_str(line);
     text.push_str(line_end());
+    erase_below();
     // One write, so that lines of several processes don't mix.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
@@ -22,6 +24,23 @@ pub(crate) fn say(line: &str) {
 /// A terminal in raw mode goes to the left only when told.
 fn line_end() -> &'static str {
     if crate::raw_mode::is_raw() { "\r\n" } else { "\n" }
+}
+
+/// A line of ours stands below the cursor.
+static DRAWN: AtomicBool = AtomicBool::new(false);
+
+/// Draws a line below the one where the cursor is, which stays there: a command may have written half of its line. IND and RI (ECMA-48,
+/// `ESC D` and `ESC M`) make room for it at the foot of the screen, DECSC and DECRC keep the cursor.
+pub(crate) fn draw_below(text: &str) {
+    DRAWN.store(true, Ordering::Relaxed);
+    let _ = std::io::stderr().write_all(format!("\x1bD\x1bM\x1b7\x1b[B\r\x1b[2K{text}\x1b8").as_bytes());
+}
+
+/// Erases that line, if it is there.
+pub(crate) fn erase_below() {
+    if DRAWN.swap(false, Ordering::Relaxed) {
+        let _ = std::io::stderr().write_all(b"\x1b7\x1b[B\r\x1b[2K\x1b8");
+    }
 }
 
 /// Writes a hint on standard error.

@@ -36,6 +36,8 @@ pub(crate) struct Liveness {
     answer: Duration,
     off: bool,
     heard: bool,
+    /// When something was last heard, to the turn of the connection's task.
+    last: Instant,
     asked: bool,
 }
 
@@ -47,8 +49,9 @@ impl Liveness {
             Heartbeat::Usual | Heartbeat::Off => (QUIET, ANSWER),
         };
         let off = matches!(lasting.heartbeat, Heartbeat::Off | Heartbeat::Every(Duration::ZERO));
-        let timer = Box::pin(sleep_until(Instant::now() + quiet));
-        Liveness { timer, quiet, answer, off, heard: false, asked: false }
+        let last = Instant::now();
+        let timer = Box::pin(sleep_until(last + quiet));
+        Liveness { timer, quiet, answer, off, heard: false, last, asked: false }
     }
 
     /// How long an answer may take.
@@ -56,8 +59,13 @@ impl Liveness {
         self.answer
     }
 
-    /// To be called whenever something was heard, or nothing is expected. Looked at when the timer rings: it is called for every
-    /// frame, and setting a timer anew would cost more than all the rest.
+    /// For how long nothing was heard that was expected.
+    pub(crate) fn silence(&self) -> Duration {
+        self.last.elapsed()
+    }
+
+    /// To be called whenever something was heard, or nothing is expected. The clock is read once a turn, and the timer set when it
+    /// rings: this is called for every frame, and either would cost more than all the rest.
     pub(crate) fn rest(&mut self) {
         self.heard = true;
     }
@@ -65,24 +73,49 @@ impl Liveness {
     /// Ready when something is to be done; to be polled again then.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pulse> {
         loop {
-            if self.off {
-                return Poll::Pending;
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            // Periods are counted from now and not from when one was due: this process may have been stopped meanwhile.
             if std::mem::take(&mut self.heard) {
+                self.last = Instant::now();
                 self.asked = false;
-                self.timer.as_mut().reset(Instant::now() + self.quiet);
+            }
+            if self.off || self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            let due = self.last + self.quiet;
+            if !self.asked && due > now {
+                self.timer.as_mut().reset(due);
                 continue;
             }
-            self.timer.as_mut().reset(Instant::now() + self.answer);
+            // The answer's time is counted from now and not from when the question was due: this process may have been stopped meanwhile.
+            self.timer.as_mut().reset(now + self.answer);
             return Poll::Ready(if std::mem::replace(&mut self.asked, true) {
                 Pulse::Gone
             } else {
                 Pulse::Ask
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_is_found_so_long_after_the_last_word_wherever_that_fell() {
+        for tenths in 0..30 {
+            let mut liveness = Liveness::new(&Lasting::default());
+            tokio::time::sleep(Duration::from_millis(100 * tenths)).await;
+            liveness.rest();
+            let last = Instant::now();
+            assert_eq!(poll_fn(|cx| liveness.poll(cx)).await, Pulse::Ask);
+            // A timer of tokio's is a millisecond late at the most.
+            assert!(last.elapsed() < BEAT + Duration::from_millis(2), "{:?}", last.elapsed());
+            assert_eq!(poll_fn(|cx| liveness.poll(cx)).await, Pulse::Gone);
+            let silence = liveness.silence();
+            assert!((2 * BEAT..2 * BEAT + Duration::from_millis(3)).contains(&silence), "{silence:?}");
         }
     }
 }

@@ -64,6 +64,8 @@ pub enum News {
     Lost {
         /// Why it was lost.
         why: String,
+        /// For how long the host had said nothing by then, where that is why; otherwise zero.
+        silence: Duration,
     },
     /// An attempt to have it again has failed; another one follows.
     Failed {

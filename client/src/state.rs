@@ -497,6 +497,8 @@ impl State {
         }
         let why = chain(&error);
         let limit = self.lasting.reconnect;
+        let silence =
+            if matches!(error, LinkError::Silent(_)) { self.liveness.silence() } else { Duration::ZERO };
         let news = match &mut self.outage {
             Some(outage) => {
                 outage.failed(why.clone());
@@ -504,7 +506,7 @@ impl State {
             }
             None => {
                 self.outage = Some(Outage::new(Arc::new(error), limit));
-                News::Lost { why }
+                News::Lost { why, silence }
             }
         };
         self.tell(news);

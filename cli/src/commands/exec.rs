@@ -262,6 +262,15 @@ async fn drive(
             asked.borrow_mut().modes.see(bytes);
         }
     };
+    // Of somebody who leaves while the connection is lost.
+    let way_back = |stop| match stop {
+        Stop::Failed(failure) => {
+            let id = receipt::hex(&id);
+            let way = outage::way_back_now(&exec.target, &id, request.linger, &opened.connection);
+            Stop::Failed(failure.with_hint(way))
+        }
+        stop => stop,
+    };
     // What can't be read or written here makes the result less than whole, whatever the command says of its own end.
     let unread = Cell::new(None);
     let accepted = input.accepted();
@@ -277,7 +286,7 @@ async fn drive(
             match tty::type_into(&mut stdin, &mode, &job, &opened.connection).await {
                 Ok(Typed::Ended) => drop(stdin),
                 Ok(Typed::Left) if opened.connection.lost().is_some() => {
-                    return failed(Class::Lost, outage::left("~. or Ctrl-C", request.linger));
+                    return way_back(failed(Class::Lost, outage::left("~. or Ctrl-C")));
                 }
                 Ok(Typed::Left) => {
                     return failed(Class::Lost, "you left by ~. (198); the host ends the command".to_owned());
@@ -327,7 +336,7 @@ async fn drive(
         (written, finished)
     };
     let passed = RefCell::new(Vec::new());
-    let signals = signals(&job, opened, request, &accepted, interrupted, &passed);
+    let signals = signals(&job, opened, &accepted, interrupted, &passed);
     let redrawn = tokio::sync::Notify::new();
     let redraw = async {
         loop {
@@ -352,7 +361,10 @@ async fn drive(
         result = work => result,
         stop = feed => return Err(stop),
         () = sizes => unreachable_pending(),
-        text = signals => return Err(failed(Class::Lost, text)),
+        (text, is_lost) = signals => {
+            let left = failed(Class::Lost, text);
+            return Err(if is_lost { way_back(left) } else { left });
+        }
     };
     drop(mode.take());
     match &finished {
@@ -406,7 +418,11 @@ async fn drive(
                     let text = format!("the command is detached, and goes on; to come back: {way}");
                     Failure::new(Class::Lost, &name, text)
                 }
-                error => lost(&name, &error),
+                error => {
+                    let way = outage::way_back_from(&exec.target, &receipt::hex(&id), request.linger, &error);
+                    let failure = lost(&name, &error);
+                    Failure { hint: way.or(failure.hint), ..failure }
+                }
             };
             if exec.json {
                 // What came before is not thrown away.
@@ -513,15 +529,14 @@ pub(super) fn command(exec: &Exec) -> serde_json::Value {
 }
 
 /// Passes Ctrl-C, SIGTERM and SIGHUP on to the job. Ready at the second of a kind, and at the first while the host hasn't said that
-/// there is a job: whoever waits for something that is stuck must get away.
+/// there is a job: whoever waits for something that is stuck must get away. Tells what somebody did, and whether the connection was lost.
 async fn signals(
     job: &Job,
     opened: &Opened,
-    request: &Request,
     accepted: &Cell<bool>,
     interrupted: &Cell<bool>,
     passed: &RefCell<Vec<(i32, &'static str)>>,
-) -> String {
+) -> (String, bool) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
@@ -538,13 +553,14 @@ async fn signals(
             interrupted.set(true);
         }
         if !accepted.get() {
-            return format!("you left on {key} before the host answered (198); the command may have run");
+            let text = format!("you left on {key} before the host answered (198); the command may have run");
+            return (text, false);
         }
         if opened.connection.lost().is_some() {
-            return outage::left(key, request.linger);
+            return (outage::left(key), true);
         }
         if passed.borrow().contains(&sent) {
-            return format!("you left on a second {key} (198); the host ends the command");
+            return (format!("you left on a second {key} (198); the host ends the command"), false);
         }
         passed.borrow_mut().push(sent);
         job.signal(sent.1);

@@ -1,17 +1,17 @@
 //! A connection that is lost, on the terminal: one line that tells since when and why, erased once the connection is back. Where nobody
 //! watches, a line when it is lost and a line when it is back.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
-use remora_client::{Heartbeat, Job, Lasting, News};
+use remora_client::{Connection, Heartbeat, Job, JobError, Lasting, News};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
 use super::tty;
 use crate::arguments::Staying;
 use crate::printable::escape;
-use crate::terminal::say;
+use crate::terminal::{draw_below, erase_below, say};
 
 /// A loss that is mended so soon is nobody's business.
 const UNSEEN: Duration = Duration::from_millis(500);
@@ -51,16 +51,50 @@ pub(super) fn linger(staying: &Staying) -> Duration {
     staying.linger.unwrap_or(remora_client::LINGER)
 }
 
-/// What becomes of the command of somebody who left while the connection was lost.
-pub(super) fn left(key: &str, linger: Duration) -> String {
-    let time = match linger.as_secs() {
-        seconds if seconds > 0 && seconds % 60 == 0 => format!("{} min", seconds / 60),
-        _ => format!("{linger:?}"),
-    };
-    format!("you left on {key} while the connection was lost (198); the host ends the command within {time}")
+/// Digits of an id that tell a job from others, as `remora jobs` lists it.
+pub(super) const SHORT_ID: usize = 12;
+
+/// What somebody did who left while the connection was lost.
+pub(super) fn left(key: &str) -> String {
+    format!("you left on {key} while the connection was lost (198)")
+}
+
+/// What becomes of a job whose connection has been lost for so long, and how to keep it.
+pub(super) fn way_back(target: &str, id: &str, linger: Duration, lost: Duration) -> String {
+    let (target, id) = (escape(target), id.get(..SHORT_ID).unwrap_or(id));
+    match linger.saturating_sub(lost) {
+        // The host counts from when it noticed, which may be a little later.
+        Duration::ZERO => format!(
+            "the host ends what nobody comes back to for {}: remora jobs {target} tells whether it runs",
+            time(linger)
+        ),
+        left => format!("it runs on for {}: remora detach {target} {id} keeps it", time(left)),
+    }
+}
+
+/// As [`way_back`], of somebody who leaves now.
+pub(super) fn way_back_now(target: &str, id: &str, linger: Duration, connection: &Connection) -> String {
+    way_back(target, id, linger, connection.lost().unwrap_or_default())
+}
+
+/// As [`way_back`], where it was tried for long enough; none where something else went wrong.
+pub(super) fn way_back_from(target: &str, id: &str, linger: Duration, error: &JobError) -> Option<String> {
+    match error {
+        JobError::GivenUp { tried, .. } => Some(way_back(target, id, linger, *tried)),
+        _ => None,
+    }
+}
+
+/// A time to the next minute, or a short one to the next second.
+fn time(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds >= 119.5 => format!("{:.0} min", seconds / 60.0),
+        seconds => format!("{:.0} s", seconds.max(1.0)),
+    }
 }
 
 struct Loss {
+    /// The host's last word, or else the loss.
     since: Instant,
     why: String,
     /// It was told.
@@ -87,12 +121,15 @@ impl Watch {
             };
             tokio::select! {
                 news = self.news.recv() => match (news, &mut loss) {
-                    (Some(News::Lost { why }), None) => loss = Some(Loss { since: Instant::now(), why, told: false }),
+                    (Some(News::Lost { why, silence }), None) => {
+                        let now = Instant::now();
+                        loss = Some(Loss { since: now.checked_sub(silence).unwrap_or(now), why, told: false });
+                    }
                     // Nobody who reads a log later needs each attempt; who waits wants to know what it waits for.
-                    (Some(News::Lost { why } | News::Failed { why }), Some(loss)) if terminal => loss.why = why,
+                    (Some(News::Lost { why, .. } | News::Failed { why }), Some(loss)) if terminal => loss.why = why,
                     (Some(News::Back), Some(was)) => {
                         if was.told && terminal {
-                            erase();
+                            erase_below();
                             back();
                         } else if was.told {
                             let time = was.since.elapsed().as_secs();
@@ -125,28 +162,24 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         // What comes next on standard error must not stand behind a line of ours.
-        if std::io::stderr().is_terminal() && DRAWN.swap(false, std::sync::atomic::Ordering::Relaxed) {
-            erase();
-        }
+        erase_below();
     }
 }
 
-/// A line of ours is on the terminal.
-static DRAWN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-
-/// Draws the line below the one where the cursor is, which stays there: a command may have written half of its line. IND and RI (ECMA-48,
-/// `ESC D` and `ESC M`) make room for it at the foot of the screen, DECSC and DECRC keep the cursor.
 fn draw(text: &str) {
     let columns = tty::size().map_or(0, |size| size.columns) as usize;
-    let columns = if columns == 0 { 80 } else { columns };
-    let text: String = text.chars().take(columns.saturating_sub(1)).collect();
-    DRAWN.store(true, std::sync::atomic::Ordering::Relaxed);
-    let _ = std::io::stderr().write_all(format!("\x1bD\x1bM\x1b7\x1b[B\r\x1b[2K{text}\x1b8").as_bytes());
+    draw_below(&fitted(text, if columns == 0 { 80 } else { columns }));
 }
 
-fn erase() {
-    DRAWN.store(false, std::sync::atomic::Ordering::Relaxed);
-    let _ = std::io::stderr().write_all(b"\x1b7\x1b[B\r\x1b[2K\x1b8");
+/// What of a text one line holds, and whether there is more of it.
+fn fitted(text: &str, columns: usize) -> String {
+    let room = columns.saturating_sub(1);
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    let mut fitted: String = text.chars().take(room.saturating_sub(1)).collect();
+    fitted.push('…');
+    fitted
 }
 
 /// Has a program that fills the screen draw it anew, as the line was drawn over it: its window becomes one row smaller for a moment.
@@ -155,4 +188,25 @@ pub(super) async fn redraw(job: &Job) {
     job.resize(&remora_client::proto::WindowSize { rows: size.rows.saturating_sub(1).max(1), ..size });
     tokio::time::sleep(BETWEEN_SIZES).await;
     job.resize(&size);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_line_cuts_is_marked() {
+        assert_eq!(fitted("refused", 8), "refused");
+        assert_eq!(fitted("refused", 7), "refus…");
+    }
+
+    #[test]
+    fn what_becomes_of_a_job_that_is_left() {
+        let told = |linger, lost| {
+            way_back("web1", "0123456789abcdef", Duration::from_secs(linger), Duration::from_secs(lost))
+        };
+        assert_eq!(told(600, 3), "it runs on for 10 min: remora detach web1 0123456789ab keeps it");
+        assert_eq!(told(600, 590), "it runs on for 10 s: remora detach web1 0123456789ab keeps it");
+        assert!(told(600, 600).starts_with("the host ends what nobody comes back to for 10 min: "));
+    }
 }

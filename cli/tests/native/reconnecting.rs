@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use remora_testkit::{Fault, FaultyProxy, eventually, fill_pattern, group_members, odd_child, pattern};
 
 use crate::bench::{Client, Home, PATIENCE, REMORA, Server, run, run_with, signal, text};
-use crate::screen::Screen;
+use crate::screen::{LOCAL, Screen};
 
 /// A client that died of SIGINT itself, which a shell shows as 130.
 const INTERRUPTED: i32 = 1002;
@@ -50,6 +50,14 @@ fn behind(home: &Home, server: &Server, faults: Vec<(u64, Fault)>) -> (FaultyPro
 /// A port that refuses.
 fn nowhere() -> SocketAddr {
     TcpListener::bind(address(0)).unwrap().local_addr().unwrap()
+}
+
+/// The jobs on a host.
+fn jobs(home: &Home, target: &str) -> Vec<serde_json::Value> {
+    let mut command = home.remora();
+    command.args(["jobs", "--json", target]);
+    let list: serde_json::Value = serde_json::from_str(&run(command).ended(0).out()).unwrap();
+    list["jobs"].as_array().unwrap().clone()
 }
 
 #[test]
@@ -194,8 +202,10 @@ fn ctrl_c_leaves_at_once_while_the_connection_is_lost() {
     eventually(PATIENCE, "it tries to come back", || proxy.connections() > 2);
     let asked = Instant::now();
     client.signal("INT");
-    let words = "you left on Ctrl-C while the connection was lost (198); the host ends the command within 2s";
-    client.finish().complained(INTERRUPTED, &format!("remora: {target}: lost: "), words);
+    let done = client.finish();
+    let done =
+        done.complained(INTERRUPTED, &format!("remora: {target}: lost: "), "you left on Ctrl-C while the");
+    assert!(done.err().contains("\nhint: it runs on for "), "{}", done.err());
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
     eventually(PATIENCE, "the group is gone", || group_members(group).is_empty());
 }
@@ -222,11 +232,24 @@ fn a_host_that_stays_away_is_given_up_after_the_time_for_that() {
     let (proxy, target) = behind(&home, &server, Vec::new());
     let mut client = Client::start(home.exec(["--reconnect", "1s", &target, "echo $$; exec sleep 1000"]));
     let _ = client.number();
+    let id = jobs(&home, &target).remove(0)["id"].as_str().unwrap()[..12].to_owned();
     proxy.lead_to(nowhere());
     proxy.cut();
     let done = client.finish().ended(198);
     assert!(done.err().contains("lost: the connection was lost ("), "{}", done.err());
     assert!(done.err().contains("1 s of trying did not bring it back: "), "{}", done.err());
+    // What it says to do does it.
+    let way = format!("remora detach {target} {id}");
+    assert!(
+        done.err().ends_with(&format!("\nhint: it runs on for 10 min: {way} keeps it\n")),
+        "{}",
+        done.err()
+    );
+    proxy.lead_to(address(server.port));
+    let mut command = home.remora();
+    command.args(way.split_whitespace().skip(1));
+    run(command).ended(0);
+    assert_eq!(jobs(&home, &target)[0]["state"], "running");
 }
 
 #[test]
@@ -370,10 +393,9 @@ fn an_editor_in_a_shell_goes_on_behind_a_lost_connection_and_one_can_leave_it() 
     screen.shows("s ago; reconnecting");
     screen.press(&["C-c", "C-c"]);
     let seen = screen.shows("left with 198");
-    assert!(
-        seen.contains("while the connection was lost (198); the host ends the command within 10 min"),
-        "{seen}"
-    );
+    assert!(seen.contains("you left on ~. or Ctrl-C while the connection was lost (198)"), "{seen}");
+    assert!(seen.contains("hint: it runs on for 10 min: remora detach "), "{seen}");
+    assert!(!seen.contains("s ago"), "{seen}");
 }
 
 #[test]
@@ -396,4 +418,31 @@ fn a_shell_and_its_session_go_on_at_the_prompt_and_in_a_script() {
     write("exit 4\n");
     assert_eq!(client.finish().ended(4).out(), "slept\n");
     assert!(proxy.connections() >= 3);
+}
+
+#[test]
+fn a_host_that_falls_silent_is_told_of_once_that_is_noticed_and_since_its_last_word() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let screen = Screen::open(&home, 12);
+    screen.resize(60, 12);
+    let target = server.target();
+    screen.enter(&format!("clear; {REMORA} exec --heartbeat 1500ms {target} 'echo ready; sleep 1000'"));
+    screen.shows("ready");
+    let front = server.front();
+    signal(front, "STOP");
+    let stopped = Instant::now();
+    let end = Instant::now() + PATIENCE;
+    let mut seen = screen.text();
+    while !seen.contains("connection lost") && Instant::now() < end {
+        seen = screen.text();
+    }
+    let time = stopped.elapsed();
+    signal(front, "CONT");
+    assert!(seen.contains("connection lost 3 s ago"), "after {time:?}: {seen}");
+    assert!(time < Duration::from_millis(4500), "{time:?}: {seen}");
+    // What there is no room for is marked as left out.
+    assert!(seen.trim_end().ends_with('…'), "{seen}");
+    screen.press(&["C-c"]);
+    screen.ends_with(LOCAL);
 }

@@ -270,7 +270,11 @@ impl Native {
                     self.note(with, &text).await?;
                     return Ok(After::Next { unread: Vec::new() });
                 }
-                Err(error) => return Err(self.keeping(lost(&name, &error))),
+                Err(error) => {
+                    let way = outage::way_back_from(&self.target, &live.id, self.linger, &error);
+                    let failure = lost(&name, &error);
+                    return Err(self.keeping(Failure { hint: way.or(failure.hint), ..failure }));
+                }
             },
             Ran::Stopped { typed } => {
                 self.status = 128 + STOPPED;
@@ -284,8 +288,9 @@ impl Native {
                 Vec::new()
             }
             Ran::Left if self.connection.lost().is_some() => {
-                let text = outage::left("~. or Ctrl-C", self.linger);
-                return Err(self.keeping(Failure::new(Class::Lost, &name, text)));
+                let way = outage::way_back_now(&self.target, &live.id, self.linger, &self.connection);
+                let failure = Failure::new(Class::Lost, &name, outage::left("~. or Ctrl-C"));
+                return Err(self.keeping(failure.with_hint(way)));
             }
             Ran::Left => {
                 let text = "you left by ~. (198); the host ends the command";
@@ -409,7 +414,7 @@ impl Native {
 
     /// How to come back to a detached job.
     fn way_back(&self, id: &str) -> String {
-        format!("remora attach {} {}", escape(&self.target), id.get(..SHORT_ID).unwrap_or(id))
+        format!("remora attach {} {}", escape(&self.target), id.get(..outage::SHORT_ID).unwrap_or(id))
     }
 
     /// Shows a line of the shell's own.
@@ -477,9 +482,6 @@ impl Native {
         }
     }
 }
-
-/// Digits of an id that tell a job from others, as `remora jobs` lists it.
-const SHORT_ID: usize = 12;
 
 /// The number of SIGTSTP on Linux: what a shell tells of a command that was stopped.
 const STOPPED: u8 = 20;
