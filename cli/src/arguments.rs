@@ -10,7 +10,8 @@ use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use jobs::{
-    Attach, Detach, Detaching, Forget, Jobs, LogStream, Logs, OnFull, Renew, SignalJob, Stop, Wait, Which,
+    Attach, Detach, Detaching, Forget, Jobs, LogStream, Logs, OnFull, Renew, SignalJob, Stop, Wait, Watching,
+    Which,
 };
 pub(crate) use receipt::{Receipt, ReceiptCommand, Replay, Show, Verify};
 
@@ -490,9 +491,18 @@ fn environment(text: std::ffi::OsString) -> Result<(Vec<u8>, Vec<u8>), String> {
 
 /// A session's name or id (docs/PROTOCOL.md).
 fn session(name: &str) -> Result<String, String> {
+    named(name, "session")
+}
+
+/// A detached command's name.
+fn job_name(name: &str) -> Result<String, String> {
+    named(name, "job")
+}
+
+fn named(name: &str, whose: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty() || name.len() > 64 || name.starts_with('-') || !name.chars().all(good) {
-        return Err("a session's name is 1 to 64 letters, digits, '.', '_' and '-', no '-' first".to_owned());
+        return Err(format!("a {whose}'s name is 1 to 64 letters, digits, '.', '_' and '-', no '-' first"));
     }
     Ok(name.to_owned())
 }

@@ -186,6 +186,13 @@ pub(crate) fn input_waits() -> bool {
     }
 }
 
+/// Whether somebody gives us a stdin to read: a pipe, the rest of a file, or what a socket holds. A terminal, a device and none are nothing
+/// of the kind, and a socket that says nothing is how some programs start others.
+pub(crate) fn is_given() -> bool {
+    let is_pipe = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+    rustix::fs::fstat(io::stdin()).is_ok_and(is_pipe) || input_waits()
+}
+
 enum Kind {
     Ready,
     Stream,

@@ -116,7 +116,9 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let failure = Failure::usage(escape(&wrong.join(" ")));
     status_file(&failure);
     json_object(&failure);
+    // How to pass a word that begins with '-' is of no use where none such makes sense.
     let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    let tip = tip.filter(|tip| !tip.starts_with("to pass "));
     failure
         .with_hint(tip.map(escape).unwrap_or_else(|| match command {
             Some(command) => format!("remora {command} --help"),
@@ -149,7 +151,8 @@ fn status_file(failure: &Failure) {
 /// `--json` prints an object whatever happens, so also when the rest of the line makes no sense.
 fn json_object(failure: &Failure) {
     let mut words = std::env::args_os().skip(1).take_while(|word| word != "--");
-    if words.next().is_some_and(|verb| verb == "exec") && words.any(|word| word == "--json") {
+    let prints = |verb: std::ffi::OsString| ["exec", "jobs", "logs", "wait"].iter().any(|one| verb == *one);
+    if words.next().is_some_and(prints) && words.any(|word| word == "--json") {
         let object = crate::commands::receipt::failed("", serde_json::Value::Null, failure, None);
         if let Err(error) = print(&(object.to_string() + "\n")) {
             say(&format!("can't write standard output: {error}"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Reach, Staying, duration, session, size};
+use super::{Reach, Staying, duration, heartbeat, job_name, size};
 
 const ENVIRONMENT: &str = "environment: SSH_AUTH_SOCK (the agent), HOME, USER, XDG_STATE_HOME";
 
@@ -18,7 +18,7 @@ pub(crate) struct Detaching {
     pub(crate) detach: bool,
 
     /// With --detach: a name for it; no two of one name run at a time
-    #[arg(long, value_name = "NAME", value_parser = session, requires = "detach")]
+    #[arg(long, value_name = "NAME", value_parser = job_name, requires = "detach")]
     pub(crate) name: Option<String>,
 
     /// With --detach: end it when nobody watches or renews it for this long
@@ -81,6 +81,32 @@ pub(crate) struct Which {
     pub(crate) reach: Reach,
 }
 
+/// What is done when the connection is lost, of who looks at a command that goes on without it.
+#[derive(Debug, Args)]
+pub(crate) struct Watching {
+    /// When the connection is lost, try for this long to have it again, and go
+    /// on where it was [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) reconnect: Option<Duration>,
+
+    /// When the connection is lost, give up; the command goes on
+    #[arg(long, conflicts_with = "reconnect")]
+    pub(crate) no_reconnect: bool,
+
+    /// Ask a host that has said nothing for this long whether it is there, and
+    /// take the connection for lost after as long again; 0: never [default: 3s]
+    #[arg(long, value_name = "TIME", value_parser = heartbeat)]
+    pub(crate) heartbeat: Option<Duration>,
+}
+
+impl Watching {
+    /// As of who has a command of its own.
+    pub(crate) fn staying(&self) -> Staying {
+        let Watching { reconnect, no_reconnect, heartbeat } = *self;
+        Staying { reconnect, no_reconnect, linger: None, heartbeat }
+    }
+}
+
 /// Print what a detached command has printed
 ///
 /// Both streams come in the order in which the host read them, each to its own
@@ -103,8 +129,8 @@ pub(crate) struct Logs {
     #[arg(long, value_name = "BYTES", conflicts_with = "tail", default_value = "0")]
     pub(crate) since_offset: u64,
 
-    /// Begin this many lines before the end
-    #[arg(short = 'n', long, value_name = "LINES", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Begin this many lines before the end; 0, with -f: only what comes now
+    #[arg(short = 'n', long, value_name = "LINES")]
     pub(crate) tail: Option<u64>,
 
     /// Print at most this much, as 64k
@@ -124,7 +150,7 @@ pub(crate) struct Logs {
     pub(crate) keep: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) staying: Staying,
+    pub(crate) watching: Watching,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -151,7 +177,7 @@ pub(crate) struct Wait {
     pub(crate) receipt: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) staying: Staying,
+    pub(crate) watching: Watching,
 }
 
 /// Send a command a signal, to its process group
@@ -161,12 +187,12 @@ pub(crate) struct SignalJob {
     #[command(flatten)]
     pub(crate) which: Which,
 
-    /// Its name, as INT or SIGHUP
+    /// Its name, as INT or SIGHUP, or its number, as 15
     #[arg(value_name = "SIGNAL")]
     pub(crate) signal: String,
 }
 
-/// End a command: SIGTERM, SIGKILL after the host's grace time
+/// End a command: SIGTERM, SIGKILL after 2 s; wait for its end
 #[derive(Debug, Args)]
 #[command(after_help = ENVIRONMENT)]
 pub(crate) struct Stop {
@@ -207,7 +233,7 @@ pub(crate) struct Detach {
     pub(crate) which: Which,
 
     /// A name for it; no two of one name run at a time
-    #[arg(long, value_name = "NAME", value_parser = session)]
+    #[arg(long, value_name = "NAME", value_parser = job_name)]
     pub(crate) name: Option<String>,
 
     /// End it when nobody watches or renews it for this long
@@ -259,7 +285,7 @@ pub(crate) struct Attach {
     pub(crate) detach_key: u8,
 
     #[command(flatten)]
-    pub(crate) staying: Staying,
+    pub(crate) watching: Watching,
 }
 
 /// A key with Ctrl, as the byte that a terminal sends for it.

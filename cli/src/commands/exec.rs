@@ -124,7 +124,7 @@ async fn outcome(exec: &Exec, interrupted: &Cell<bool>) -> Result<Outcome, Failu
         let mut attempt = place.open(&exec.reach, &timeline, &mut access).await?;
         if request.detach.is_some() {
             let connection = &attempt.opened.connection;
-            match jobs::start::start(connection, &place.name(), &request, &mut watch).await? {
+            match jobs::start::start(connection, &place.name(), exec, &request, &mut watch).await? {
                 Ok(outcome) => {
                     if let Some(key) = &attempt.opened.user_key {
                         access.remember(key);
@@ -460,7 +460,7 @@ fn conclude(
     let name = place.name();
     if exec.json {
         let (stdout, stderr) = (out.captured(), err.captured());
-        let object = receipt::receipt(&exec.target, command(exec), receipt, &stdout, &stderr, kept);
+        let object = receipt::receipt(&exec.target, command(exec), receipt, Some([&stdout, &stderr]), kept);
         if let Err(error) = print(&(object.to_string() + "\n")) {
             let text = format!("can't write standard output: {error}; the receipt is lost");
             let failure = Failure::new(Class::Internal, &name, text);

@@ -11,6 +11,7 @@ use remora_client::{Outcome, outcome_of, proto};
 use serde_json::{Map, Value, json};
 
 pub(super) use keep::Keep;
+pub(super) use show::quoted;
 
 /// Version of both schemas; a change that breaks readers raises it.
 pub(super) const SCHEMA: u32 = 1;
@@ -58,16 +59,19 @@ pub(crate) struct Captured<'a> {
     pub(crate) seen: u64,
 }
 
-/// What `--json` prints for a job that has a receipt.
+/// What `--json` prints for a job that has a receipt; with its output, where that was captured.
 pub(crate) fn receipt(
     target: &str,
     command: Value,
     receipt: &proto::Receipt,
-    stdout: &Captured<'_>,
-    stderr: &Captured<'_>,
+    captured: Option<[&Captured<'_>; 2]>,
     kept: Option<&Path>,
 ) -> Value {
-    let mut outcome = self::outcome(&outcome_of(receipt));
+    let how = outcome_of(receipt);
+    // A host that lost the command says so, and that is all.
+    let is_proven = how != Outcome::Failed(remora_client::Class::Lost);
+    let mut outcome = self::outcome(&how);
+    let [stdout, stderr] = captured.map_or([None; 2], |captured| captured.map(Some));
     if let (Some(proto::receipt::Outcome::NotStarted(why)), Value::Object(object)) =
         (&receipt.outcome, &mut outcome)
     {
@@ -78,7 +82,7 @@ pub(crate) fn receipt(
     json!({
         "schema": SCHEMA,
         "target": target,
-        "proven": true,
+        "proven": is_proven,
         "outcome": outcome,
         "job_id": hex(&receipt.job_id),
         "command": command,
@@ -104,8 +108,8 @@ pub(crate) fn receipt(
         "spool": receipt.spool.as_ref().map(spool),
         "session": receipt.session.as_ref().map(super::session::object),
         "stdin": receipt.stdin.as_ref().map(|report| stream(report, None)),
-        "stdout": receipt.stdout.as_ref().map(|report| stream(report, Some(stdout))),
-        "stderr": receipt.stderr.as_ref().map(|report| stream(report, Some(stderr))),
+        "stdout": receipt.stdout.as_ref().map(|report| stream(report, stdout)),
+        "stderr": receipt.stderr.as_ref().map(|report| stream(report, stderr)),
     })
 }
 

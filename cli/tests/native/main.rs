@@ -35,6 +35,7 @@ mod shell;
 mod statuses;
 mod streams;
 mod terminals;
+mod told;
 mod trees;
 mod users;
 mod vanishing;

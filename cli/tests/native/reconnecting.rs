@@ -420,6 +420,100 @@ fn a_shell_and_its_session_go_on_at_the_prompt_and_in_a_script() {
     assert!(proxy.connections() >= 3);
 }
 
+/// Starts a command detached, and gives its id.
+fn detach(home: &Home, target: &str, options: &[&str], line: &str) -> String {
+    let done = run(home.exec([&["--detach"], options, &[target, line]].concat())).ended(0);
+    done.out().trim().to_owned()
+}
+
+#[test]
+fn one_ctrl_c_leaves_what_is_watched_while_the_connection_is_lost() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let id = detach(&home, &target, &["--open-stdin"], "echo ready; sleep 1000");
+    let screen = Screen::open(&home, 12);
+    screen.enter(&format!("clear; {REMORA} attach {target} {id}; echo left with $?"));
+    screen.shows("ready");
+    proxy.lead_to(nowhere());
+    proxy.cut();
+    screen.shows("s ago; reconnecting, Ctrl-C leaves");
+    screen.press(&["C-c"]);
+    let seen = screen.shows("left with 0");
+    assert!(seen.contains("you left; the command goes on") && !seen.contains("s ago"), "{seen}");
+}
+
+#[test]
+fn a_terminal_that_is_watched_is_left_by_two_ctrl_c_while_the_connection_is_lost() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let id = detach(&home, &target, &["-tt"], "echo ready; sleep 1000");
+    let screen = Screen::open(&home, 12);
+    screen.enter(&format!("clear; {REMORA} attach {target} {id}; echo left with $?"));
+    screen.shows("ready");
+    proxy.lead_to(nowhere());
+    proxy.cut();
+    screen.shows("s ago; reconnecting, Ctrl-C twice");
+    screen.press(&["C-c", "C-c"]);
+    let seen = screen.shows("left with 0");
+    assert!(seen.contains("you left; the command goes on") && !seen.contains("s ago"), "{seen}");
+}
+
+/// Waits until a client has asked, and waits for what takes its time.
+fn settled(proxy: &FaultyProxy, before: u64) {
+    let mut last = before;
+    eventually(PATIENCE, "it waits", || {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = proxy.passed();
+        now > before && now == std::mem::replace(&mut last, now)
+    });
+}
+
+#[test]
+fn who_only_waits_is_gone_at_a_ctrl_c_without_a_trace_of_the_loss() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let id = detach(&home, &target, &[], "echo ready; sleep 1000");
+    for verb in ["logs -f", "wait"] {
+        proxy.lead_to(address(server.port));
+        let before = proxy.passed();
+        let screen = Screen::open(&home, 12);
+        screen.enter(&format!("clear; {REMORA} {verb} {target} {id}"));
+        settled(&proxy, before);
+        proxy.lead_to(nowhere());
+        proxy.cut();
+        screen.shows("s ago; reconnecting, Ctrl-C leaves");
+        screen.press(&["C-c"]);
+        screen.ends_with(LOCAL);
+        screen.enter("echo left with $?");
+        let seen = screen.shows("left with 130");
+        assert!(!seen.contains("connection") && !seen.contains("s ago"), "{verb}: {seen}");
+    }
+}
+
+#[test]
+fn who_looks_at_a_command_that_goes_on_is_told_so_when_its_host_is_given_up() {
+    let home = Home::with_key();
+    let server = Server::start(&home);
+    let (proxy, target) = behind(&home, &server, Vec::new());
+    let id = detach(&home, &target, &[], "echo ready; sleep 1000");
+    for verb in ["logs -f", "attach", "wait"] {
+        proxy.lead_to(address(server.port));
+        let before = proxy.passed();
+        let mut command = home.remora();
+        command.args(verb.split(' ')).args(["--reconnect", "1s", &target, &id]);
+        let client = Client::start(command);
+        settled(&proxy, before);
+        proxy.lead_to(nowhere());
+        proxy.cut();
+        let way = format!("hint: the command goes on; to come back: remora {verb} {target} {id}\n");
+        let done = client.finish().ended(198);
+        assert!(done.err().ends_with(&way) && !done.err().contains("may have run"), "{verb}: {}", done.err());
+    }
+}
+
 #[test]
 fn a_host_that_falls_silent_is_told_of_once_that_is_noticed_and_since_its_last_word() {
     let home = Home::with_key();

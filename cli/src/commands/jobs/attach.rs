@@ -9,9 +9,10 @@ use remora_client::{Class, Connection, Job, JobError, Outcome, Writer, proto};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::ending::{job_id as random_id, lost, not_started};
+use super::super::exec::Ending;
 use super::super::streams::{Output, Target as To};
 use super::super::{outage, tty};
-use super::ask::{begin, detached, find, finish, one};
+use super::ask::{At, Held, begin, detached, find, finish, one};
 use super::end::tell;
 use super::list::id;
 use crate::arguments::Attach;
@@ -20,21 +21,23 @@ use crate::raw_mode::RawMode;
 use crate::stdio::{Sink, Source, Which};
 use crate::terminal::{Failure, say};
 
-/// Attaches, and gives the process' exit status.
-pub(crate) fn run(attach: &Attach) -> u8 {
+/// Attaches, and tells how the process is to end.
+pub(crate) fn run(attach: &Attach) -> Ending {
     let which = &attach.which;
     finish(async {
         let question = proto::ask::Question::FindJob(find(&which.job));
-        let (mut asking, list) = begin(&which.target, &which.reach, Some(&attach.staying), question).await?;
-        let job = detached(which, one(&asking.name, list)?, &asking.name)?;
+        let held = Held { watching: &attach.watching, again: AGAIN, which };
+        let (mut asking, list) = begin(&which.target, &which.reach, Some(held), question).await?;
+        let job = detached(which, one(&asking.at.name, list)?, &asking.at.name)?;
         let since = since(attach, &job)?;
-        asking
-            .during(async |connection: &Connection, name: &str| {
-                watch(attach, connection, name, &job, since).await
-            })
-            .await
+        let watched =
+            asking.during(async |at: &At| watch(attach, &at.connection, &at.name, &job, since).await).await?;
+        Ok(watched)
     })
 }
+
+/// How to come back.
+const AGAIN: &str = "remora attach";
 
 /// Where each stream begins.
 fn since(attach: &Attach, job: &proto::JobInfo) -> Result<[u64; 2], Failure> {
@@ -115,7 +118,7 @@ async fn watch(
         (written, finished) = work => Ok((written, finished)),
         left = typing => Err(left),
         () = sizes => Err(Left::Detached),
-        () = leaving(attach, &job) => Err(Left::Detached),
+        () = leaving(attach, connection, &job) => Err(Left::Detached),
     };
     drop(raw.take());
     let (written, finished) = match ended {
@@ -139,7 +142,10 @@ async fn watch(
     match finished {
         Ok(finished) => Ok(tell(name, &finished.receipt)),
         Err(error @ JobError::Mismatch { .. }) => Err(lost(name, &error)),
-        Err(error) => Err(lost(name, &error).with_hint("the command goes on; attach again")),
+        Err(error) => {
+            let held = Held { watching: &attach.watching, again: AGAIN, which: &attach.which };
+            Err(lost(name, &error).with_hint(held.way()))
+        }
     }
 }
 
@@ -181,7 +187,8 @@ async fn type_in(
 }
 
 /// Ready when a signal says that whoever watches wants to go. Ctrl-C is for the command, unless it is only watched.
-async fn leaving(attach: &Attach, job: &Job) {
+/// While the connection is lost nobody there could be told.
+async fn leaving(attach: &Attach, connection: &Connection, job: &Job) {
     let signals = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::quit()),
@@ -195,7 +202,8 @@ async fn leaving(attach: &Attach, job: &Job) {
     loop {
         tokio::select! {
             _ = interrupt.recv() => {
-                if attach.read_only || std::mem::replace(&mut interrupted, true) {
+                let is_second = std::mem::replace(&mut interrupted, true);
+                if attach.read_only || is_second || connection.lost().is_some() {
                     return;
                 }
                 job.signal("INT");

@@ -2,26 +2,21 @@
 
 use std::path::Path;
 
-use remora_client::{Class, Connection, proto};
+use remora_client::{Class, proto};
 
 use super::super::ending::lost;
 use super::super::folder::{Folder, Run};
-use super::super::sessions::unanswered;
+use super::ask::At;
 use super::list::id;
 use super::wait::{WAIT, look};
 use crate::terminal::Failure;
 
 /// Keeps it, once it is over.
-pub(super) async fn keep(
-    path: &Path,
-    waits: bool,
-    connection: &Connection,
-    name: &str,
-    job: proto::JobInfo,
-) -> Result<(), Failure> {
-    let mut job = look(connection, name, &job, 0, true).await?;
+pub(super) async fn keep(path: &Path, waits: bool, at: &At, job: &proto::JobInfo) -> Result<(), Failure> {
+    let name = at.name.as_str();
+    let mut job = look(at, job, 0, true).await?;
     while job.receipt.is_none() && waits {
-        job = look(connection, name, &job, WAIT, true).await?;
+        job = look(at, &job, WAIT, true).await?;
     }
     let Some(receipt) = &job.receipt else {
         let failure = Failure::new(Class::Refused, name, "the command runs, and has no receipt yet");
@@ -34,12 +29,12 @@ pub(super) async fn keep(
                 .with_hint("remora logs without --keep prints what is left"));
         }
     }
-    let kept = connection.receipt_to_keep(&job).map_err(|error| lost(name, &error))?;
+    let kept = at.connection.receipt_to_keep(&job).map_err(|error| lost(name, &error))?;
     let (mut folder, mut copies) = Folder::begin(path)?;
     let mut digests = [blake3::Hasher::new(), blake3::Hasher::new()];
     let mut ask = proto::ReadLog { job: id(&job), ..proto::ReadLog::default() };
     loop {
-        let log = connection.read_log(ask.clone()).await.map_err(|error| unanswered(name, &error))?;
+        let log = at.read_log(ask.clone()).await?;
         let is_over = log.over || log.pieces.is_empty();
         for piece in log.pieces {
             let is_stderr = piece.stream() == proto::Stream::Stderr;

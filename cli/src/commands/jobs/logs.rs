@@ -1,14 +1,15 @@
 //! `remora logs`: what a detached command has printed.
 
 use bytes::Bytes;
-use remora_client::{Class, Connection, Outcome, proto};
+use remora_client::{Class, Outcome, proto};
 use serde_json::{Value, json};
 
+use super::super::exec::Ending;
 use super::super::receipt;
-use super::super::sessions::unanswered;
-use super::ask::{begin, detached, find, finish, one};
+use super::ask::{At, Held, begin, detached, find, finish_in_json, one};
 use super::keep;
 use super::list::id;
+use super::wait::look;
 use crate::arguments::{LogStream, Logs};
 use crate::printable::escape;
 use crate::stdio::{Sink, Which};
@@ -21,24 +22,42 @@ const JSON: u64 = 64 * 1024;
 /// Bytes that one question asks for.
 const AT_ONCE: u32 = 512 * 1024;
 
-/// Prints, and gives the process' exit status.
-pub(crate) fn run(logs: &Logs) -> u8 {
+/// Prints, and tells how the process is to end.
+pub(crate) fn run(logs: &Logs) -> Ending {
     let which = &logs.which;
-    finish(async {
+    finish_in_json(logs.json, &which.target, async {
         let question = proto::ask::Question::FindJob(find(&which.job));
-        let (mut asking, list) = begin(&which.target, &which.reach, Some(&logs.staying), question).await?;
-        let job = detached(which, one(&asking.name, list)?, &asking.name)?;
+        let again = if logs.follow { "remora logs -f" } else { "remora logs" };
+        let held = Held { watching: &logs.watching, again, which };
+        let (mut asking, list) = begin(&which.target, &which.reach, Some(held), question).await?;
+        let job = detached(which, one(&asking.at.name, list)?, &asking.at.name)?;
+        check_offset(logs, &job)?;
         asking
-            .during(async |connection: &Connection, name: &str| match &logs.keep {
-                Some(folder) => keep::keep(folder, logs.follow, connection, name, job).await,
-                None => read(logs, connection, name, &job).await,
+            .up_to_interrupt(async |at: &At| match &logs.keep {
+                Some(folder) => keep::keep(folder, logs.follow, at, &job).await,
+                None => read(logs, at, &job).await,
             })
             .await?;
         Ok(Outcome::Exited(0))
     })
 }
 
-async fn read(logs: &Logs, connection: &Connection, name: &str, job: &proto::JobInfo) -> Result<(), Failure> {
+/// Behind the end there is nothing to read, now or ever: a mistake, and not the end.
+fn check_offset(logs: &Logs, job: &proto::JobInfo) -> Result<(), Failure> {
+    let (what, end) = match logs.stream {
+        LogStream::Stdout => ("stdout ends", job.stdout_end),
+        LogStream::Stderr => ("stderr ends", job.stderr_end),
+        LogStream::Both => ("both streams together end", job.stdout_end.saturating_add(job.stderr_end)),
+    };
+    let at = logs.since_offset;
+    if at <= end {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("--since-offset {at}: {what} at offset {end}")))
+}
+
+async fn read(logs: &Logs, at: &At, job: &proto::JobInfo) -> Result<(), Failure> {
+    let name = at.name.as_str();
     let stream = match logs.stream {
         LogStream::Stdout => proto::Stream::Stdout,
         LogStream::Stderr => proto::Stream::Stderr,
@@ -49,41 +68,36 @@ async fn read(logs: &Logs, connection: &Connection, name: &str, job: &proto::Job
         job: id(job),
         stream: stream as i32,
         offset: logs.since_offset,
-        tail_lines: logs.tail.unwrap_or(0),
+        // None at all is the last one without what is there: the end of both streams has no other name.
+        tail_lines: logs.tail.map_or(0, |lines| lines.max(1)),
         wait_ms: 0,
         max_bytes: 0,
     };
     let mut sinks = [Sink::open(Which::Stdout), Sink::open(Which::Stderr)];
     let (mut pieces, mut over) = (Vec::new(), false);
-    // Where each stream goes on: what comes behind that was dropped in between.
-    let mut expected: [Option<u64>; 2] = match logs.stream {
-        LogStream::Both => [None; 2],
-        _ => [Some(logs.since_offset).filter(|_| logs.tail.is_none()); 2],
-    };
+    let mut gaps = Gaps::new(logs, job);
     while left > 0 {
         ask.max_bytes = u32::try_from(left).unwrap_or(AT_ONCE).min(AT_ONCE);
-        let log = connection.read_log(ask.clone()).await.map_err(|error| unanswered(name, &error))?;
+        let log = at.read_log(ask.clone()).await?;
         let is_nothing = log.pieces.is_empty();
-        for piece in log.pieces {
-            let is_stderr = piece.stream() == proto::Stream::Stderr;
-            let [stdout, stderr] = &mut expected;
-            let known = if is_stderr { stderr } else { stdout };
-            if let Some(expected) = known.filter(|expected| piece.offset > *expected) {
-                let which = if is_stderr { "stderr" } else { "stdout" };
-                say(&format!(
-                    "{}: {which} from offset {expected} to {} was dropped on the host",
-                    escape(name),
-                    piece.offset
-                ));
+        gaps.look(&log, &ask, at).await?;
+        for mut piece in log.pieces {
+            if logs.tail == Some(0) {
+                piece = behind_the_end(piece, job);
+                if piece.bytes.is_empty() || !logs.follow {
+                    continue;
+                }
             }
-            *known = Some(piece.offset + piece.bytes.len() as u64);
+            if let Some(text) = gaps.see(&piece) {
+                say(&format!("{}: {text}", escape(name)));
+            }
             left = left.saturating_sub(piece.bytes.len() as u64);
             if logs.json {
                 pieces.push(piece);
                 continue;
             }
             let [stdout, stderr] = &mut sinks;
-            let sink = if is_stderr { stderr } else { stdout };
+            let sink = if piece.stream() == proto::Stream::Stderr { stderr } else { stdout };
             match sink.write(Bytes::from(piece.bytes)).await {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
@@ -106,14 +120,115 @@ async fn read(logs: &Logs, connection: &Connection, name: &str, job: &proto::Job
             "target": logs.which.target,
             "id": id(job),
             "pieces": all,
+            "dropped": gaps.object(),
             "next": ask.offset,
             "over": over,
         });
         print(&(object.to_string() + "\n")).map_err(|error| {
-            Failure::new(Class::Internal, name, format!("can't write standard output: {error}"))
+            let text = format!("can't write standard output: {error}");
+            Failure { told: true, ..Failure::new(Class::Internal, name, text) }
         })?;
     }
     Ok(())
+}
+
+/// What of a piece came after the question for the job.
+fn behind_the_end(mut piece: proto::LogPiece, job: &proto::JobInfo) -> proto::LogPiece {
+    let end = if piece.stream() == proto::Stream::Stderr { job.stderr_end } else { job.stdout_end };
+    let known = end.saturating_sub(piece.offset).min(piece.bytes.len() as u64);
+    piece.bytes.drain(..usize::try_from(known).unwrap_or(usize::MAX));
+    piece.offset += known;
+    piece
+}
+
+/// What of the streams isn't there, of all that was asked for.
+struct Gaps {
+    on_full: proto::OnFull,
+    /// Where each stream goes on; none before its first piece, where that can't be said.
+    expected: [Option<u64>; 2],
+    /// From where on each is kept, where what is before that was asked for, too.
+    starts: [u64; 2],
+    /// Something was left out, or may have been: the last lines tell nothing of what they lack.
+    is_cut: bool,
+    job: proto::JobInfo,
+    found: [Vec<(u64, u64)>; 2],
+}
+
+impl Gaps {
+    fn new(logs: &Logs, job: &proto::JobInfo) -> Self {
+        let expected = match (logs.stream, logs.tail, logs.since_offset) {
+            (_, Some(0), _) => [Some(job.stdout_end), Some(job.stderr_end)],
+            (_, Some(_), _) => [None; 2],
+            // Beyond their beginning an offset of both says nothing of either.
+            (LogStream::Both, None, 1..) => [None; 2],
+            (_, None, at) => [Some(at); 2],
+        };
+        Gaps {
+            on_full: job.on_full(),
+            expected,
+            starts: [0; 2],
+            is_cut: false,
+            job: job.clone(),
+            found: Default::default(),
+        }
+    }
+
+    /// Looks at an answer as a whole, before its pieces: whether a stream that begins here begins where it was cut off.
+    async fn look(&mut self, log: &proto::Log, ask: &proto::ReadLog, at: &At) -> Result<(), Failure> {
+        self.starts = [0; 2];
+        let told: u64 = log.pieces.iter().map(|piece| piece.bytes.len() as u64).sum();
+        self.is_cut |= ask.tail_lines > 0 || log.next.saturating_sub(ask.offset) > told;
+        let is_new = |piece: &proto::LogPiece| self.expected(piece.stream()).is_none() && piece.offset > 0;
+        if !self.is_cut || !log.pieces.iter().any(is_new) {
+            return Ok(());
+        }
+        // What is dropped goes on meanwhile.
+        if self.on_full == proto::OnFull::DropOldest && self.job.receipt.is_none() {
+            self.job = look(at, &self.job, 0, false).await?;
+        }
+        self.starts = [self.job.stdout_start, self.job.stderr_start];
+        Ok(())
+    }
+
+    fn expected(&self, stream: proto::Stream) -> Option<u64> {
+        let [stdout, stderr] = self.expected;
+        if stream == proto::Stream::Stderr { stderr } else { stdout }
+    }
+
+    /// Looks at a piece, and gives what is to be said of what should be before it.
+    fn see(&mut self, piece: &proto::LogPiece) -> Option<String> {
+        let is_stderr = piece.stream() == proto::Stream::Stderr;
+        let [out, err] = &mut self.expected;
+        let ([out_start, err_start], [out_found, err_found]) = (self.starts, &mut self.found);
+        let (which, expected, start, found) = match is_stderr {
+            true => ("stderr", err, err_start, err_found),
+            false => ("stdout", out, out_start, out_found),
+        };
+        let from = match *expected {
+            Some(expected) => expected,
+            None if piece.offset <= start => 0,
+            None => piece.offset,
+        };
+        let to = piece.offset;
+        *expected = Some(to + piece.bytes.len() as u64);
+        if to <= from {
+            return None;
+        }
+        found.push((from, to));
+        Some(match self.on_full {
+            proto::OnFull::DropOldest => {
+                format!("{which} from offset {from} to {to} was dropped on the host")
+            }
+            _ => format!("{which} from offset {from} to {to} was its client's, before it was detached"),
+        })
+    }
+
+    fn object(&self) -> Value {
+        let [stdout, stderr] = self.found.each_ref().map(|found| {
+            found.iter().map(|(from, to)| json!({ "from": from, "to": to })).collect::<Vec<_>>()
+        });
+        json!({ "stdout": stdout, "stderr": stderr })
+    }
 }
 
 fn piece(piece: &proto::LogPiece) -> Value {

@@ -6,15 +6,23 @@ use remora_client::{Class, Connection, Finished, Job, JobError, Outcome, Request
 
 use super::super::ending::{job_id, lost, not_started};
 use super::super::{outage, receipt};
+use super::ask::find;
 use crate::arguments::{Detaching, Exec, OnFull};
 use crate::printable::escape;
-use crate::terminal::{Failure, print};
+use crate::stdio::is_given;
+use crate::terminal::{Failure, print, say};
 
 /// What the request asks for besides.
 pub(in super::super) fn prepare(exec: &Exec, request: &mut Request) {
     let detaching = &exec.detaching;
     if !detaching.detach {
         return;
+    }
+    if !exec.no_stdin && is_given() {
+        let way = if detaching.open_stdin { "" } else { "--open-stdin, then " };
+        say(&format!(
+            "standard input stays here: a detached command begins with none ({way}remora attach sends it)"
+        ));
     }
     request.stdin = detaching.open_stdin;
     let Detaching { name, spool_limit, on_full, lease, .. } = detaching;
@@ -49,6 +57,7 @@ pub(super) fn how(
 pub(in super::super) async fn start(
     connection: &Connection,
     name: &str,
+    exec: &Exec,
     request: &Request,
     watch: &mut outage::Watch,
 ) -> Result<Result<Outcome, ()>, Failure> {
@@ -82,7 +91,22 @@ pub(in super::super) async fn start(
                 Some(proto::receipt::Outcome::NotStarted(why)) => escape(&why.text),
                 _ => "the host ran the command without detaching it".to_owned(),
             };
-            Err(Failure { outcome, target: shown, text, hint: None, told: false })
+            let hint = match &exec.detaching.name {
+                Some(job) if outcome == Outcome::Failed(Class::Refused) => {
+                    taken(connection, &exec.target, job).await
+                }
+                _ => None,
+            };
+            Err(Failure { outcome, target: shown, text, hint, told: false })
         }
     }
+}
+
+/// What to try where a job wasn't given a name, if another one that runs has it.
+pub(super) async fn taken(connection: &Connection, target: &str, name: &str) -> Option<String> {
+    let question = proto::ask::Question::FindJob(find(name));
+    let other = connection.ask_job(question).await.ok()?;
+    let target = escape(target);
+    (other.name == name && other.receipt.is_none())
+        .then(|| format!("remora attach {target} {name}, or remora stop {target} {name} first"))
 }

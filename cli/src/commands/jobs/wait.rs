@@ -1,11 +1,11 @@
 //! `remora wait`: the exit status of a command that runs elsewhere, and its receipt.
 
-use remora_client::{AskError, Class, Connection, outcome_of, proto};
+use remora_client::{Class, outcome_of, proto};
 
 use super::super::ending::lost;
+use super::super::exec::Ending;
 use super::super::receipt;
-use super::super::sessions::unanswered;
-use super::ask::{Asking, begin, finish, one};
+use super::ask::{Asking, At, Halt, Held, begin, finish_in_json, one};
 use super::end::tell;
 use super::list::{command, id};
 use crate::arguments::Wait;
@@ -14,36 +14,37 @@ use crate::terminal::{Failure, print};
 /// How long one question waits, milliseconds.
 pub(super) const WAIT: u32 = 30_000;
 
-/// Waits, and gives the process' exit status.
-pub(crate) fn run(wait: &Wait) -> u8 {
+/// Waits, and tells how the process is to end.
+pub(crate) fn run(wait: &Wait) -> Ending {
     let which = &wait.which;
-    finish(async {
+    finish_in_json(wait.json, &which.target, async {
         let keep = wait.receipt.as_deref().map(receipt::Keep::begin).transpose()?;
         let find = find(which.job.clone(), 0, keep.is_some());
         let question = proto::ask::Question::FindJob(find);
-        let (mut asking, list) = begin(&which.target, &which.reach, Some(&wait.staying), question).await?;
+        let held = Held { watching: &wait.watching, again: "remora wait", which };
+        let (mut asking, list) = begin(&which.target, &which.reach, Some(held), question).await?;
         let job = until_over(&mut asking, list, keep.is_some()).await?;
         let Some(told) = &job.receipt else {
-            return Err(Failure::new(Class::Internal, &asking.name, "the host told no end"));
+            return Err(Failure::new(Class::Internal, &asking.at.name, "the host told no end").into());
         };
         let kept = match keep {
             Some(keep) => {
-                let file = asking.connection.receipt_to_keep(&job);
-                let file = file.map_err(|error| lost(&asking.name, &error))?;
-                keep.finish(&asking.name, file.as_ref())?;
+                let file = asking.at.connection.receipt_to_keep(&job);
+                let file = file.map_err(|error| lost(&asking.at.name, &error))?;
+                keep.finish(&asking.at.name, file.as_ref())?;
                 wait.receipt.as_deref()
             }
             None => None,
         };
         if wait.json {
-            let nothing = receipt::Captured { bytes: &[], seen: 0 };
-            let object = receipt::receipt(&which.target, command(&job), told, &nothing, &nothing, kept);
+            let object = receipt::receipt(&which.target, command(&job), told, None, kept);
             print(&(object.to_string() + "\n")).map_err(|error| {
-                Failure::new(Class::Internal, &asking.name, format!("can't write standard output: {error}"))
+                let text = format!("can't write standard output: {error}");
+                Failure { told: true, ..Failure::new(Class::Internal, &asking.at.name, text) }
             })?;
             return Ok(outcome_of(told));
         }
-        Ok(tell(&asking.name, told))
+        Ok(tell(&asking.at.name, told))
     })
 }
 
@@ -56,12 +57,12 @@ pub(super) async fn until_over(
     asking: &mut Asking,
     list: proto::JobList,
     is_kept: bool,
-) -> Result<proto::JobInfo, Failure> {
-    let mut job = one(&asking.name, list)?;
+) -> Result<proto::JobInfo, Halt> {
+    let mut job = one(&asking.at.name, list)?;
     asking
-        .during(async |connection: &Connection, name: &str| {
+        .up_to_interrupt(async |at: &At| {
             while job.receipt.is_none() {
-                job = look(connection, name, &job, WAIT, is_kept).await?;
+                job = look(at, &job, WAIT, is_kept).await?;
             }
             Ok(job)
         })
@@ -70,15 +71,11 @@ pub(super) async fn until_over(
 
 /// How a job is now, or once it is over, if it is so within `wait_ms`; with its statement, if that is to be kept.
 pub(super) async fn look(
-    connection: &Connection,
-    name: &str,
+    at: &At,
     job: &proto::JobInfo,
     wait_ms: u32,
     is_kept: bool,
 ) -> Result<proto::JobInfo, Failure> {
     // By its whole id: its name may be another's by then.
-    let find = find(id(job), wait_ms, is_kept);
-    let found: Result<proto::JobInfo, AskError> =
-        connection.ask_job(proto::ask::Question::FindJob(find)).await;
-    found.map_err(|error| unanswered(name, &error))
+    at.ask_job(proto::ask::Question::FindJob(find(id(job), wait_ms, is_kept))).await
 }

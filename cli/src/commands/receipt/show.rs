@@ -134,7 +134,7 @@ fn readable(text: &Text) -> String {
 }
 
 /// An argument, with quotes where its borders would be in doubt.
-fn quoted(argument: &[u8]) -> String {
+pub(in super::super) fn quoted(argument: &[u8]) -> String {
     let plain = |c: char| c.is_alphanumeric() || "%+,-./:=@_".contains(c);
     match str::from_utf8(argument) {
         Ok(word) if !word.is_empty() && word.chars().all(plain) => word.to_owned(),
