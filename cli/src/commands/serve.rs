@@ -346,3 +346,44 @@ fn reload(
     current.send_replace(Arc::new(settings));
     Ok((listen.clone(), ListenerChange { wanted: listen, added }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_readme_shows_every_key_of_the_configuration_and_its_usual_value() {
+        let readme = include_str!("../../../README.md");
+        let sample = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), sample).unwrap();
+        let FileConfig {
+            listen: Some(_),
+            host_key: Some(_),
+            authorized_keys: Some(_),
+            state_dir: Some(_),
+            stop_grace_seconds: Some(grace),
+            stop_jobs: Some(stop_jobs),
+            max_linger_seconds: Some(linger),
+            max_connections: Some(connections),
+            max_unauthenticated: Some(strangers),
+            allow_plaintext_network: Some(false),
+            allow_plaintext_root: Some(false),
+            session_idle_seconds: Some(idle),
+            max_sessions: Some(sessions),
+            detached_kept_seconds: Some(kept_for),
+            max_detached_kept: Some(kept),
+            limits: _,
+        } = FileConfig::read(file.path()).unwrap()
+        else {
+            panic!("a key is missing, or not as usual: {sample}")
+        };
+        let limits = SessionLimits::default();
+        assert_eq!((idle, sessions), (limits.idle.as_secs(), limits.per_owner));
+        let usual = Settings::new(own_account().unwrap(), None, limits).unwrap();
+        assert_eq!((grace, stop_jobs), (usual.stop_grace.as_secs(), usual.stop_jobs));
+        assert_eq!((linger, connections), (usual.max_linger.as_secs(), usual.max_connections));
+        assert_eq!((strangers, kept), (usual.max_unauthenticated, usual.detached_kept));
+        assert_eq!(kept_for, usual.detached_kept_for.as_secs());
+    }
+}
