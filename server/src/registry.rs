@@ -108,6 +108,13 @@ impl Entry {
         true
     }
 
+    /// For how long it is kept yet, where no client is connected to it.
+    pub(crate) fn alone(&self) -> Option<Duration> {
+        let state = self.lock();
+        let since = state.attached.as_ref().err()?;
+        Some(state.record.linger.saturating_sub(since.elapsed()))
+    }
+
     pub(crate) fn linger(&self) -> Duration {
         self.lock().record.linger
     }

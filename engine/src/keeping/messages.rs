@@ -112,6 +112,8 @@ pub(crate) struct Snapshot {
     pub(crate) stderr: Produced,
     /// Number of the signal that stopped it; 0 is none.
     pub(crate) stopped: i32,
+    /// It is held back, since the disk is full that its output is kept on.
+    pub(crate) wants_room: bool,
 }
 
 /// How far stdin is.
@@ -365,6 +367,7 @@ impl Snapshot {
             .nested(2, produced(&self.stdout))
             .nested(3, produced(&self.stderr))
             .signed(4, self.stopped.into())
+            .flag(5, self.wants_room)
     }
 
     fn of(found: Found<'_>) -> Option<Self> {
@@ -388,6 +391,7 @@ impl Snapshot {
             stdout: produced(2)?,
             stderr: produced(3)?,
             stopped: found.small(4),
+            wants_room: found.flag(5),
         })
     }
 }
@@ -643,6 +647,7 @@ mod tests {
                 stdout: Produced { start: 1, upto: 2, place: 3, capacity: 4, ended: true },
                 stderr: Produced::default(),
                 stopped: 20,
+                wants_room: true,
             }),
             FromKeeper::Ended(Box::new(ended())),
             FromKeeper::Detached(None),
@@ -684,6 +689,7 @@ mod tests {
                 was_full: true,
                 disk_was_full: true,
                 start: [0, 4],
+                lost: [5, 6],
             }),
         }
     }

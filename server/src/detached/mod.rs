@@ -297,10 +297,25 @@ impl Entry {
 
     /// Offset up to which a stream is there, and, once it is over, ends.
     pub(crate) fn end(&self, output: Output) -> u64 {
+        let lost = |ended: &Ended| ended.spooled.map_or([0; 2], |spooled| spooled.lost);
         match (self.over(), output) {
-            (Some(Over::Ended(ended)), Output::Stdout) => ended.stdout.length,
-            (Some(Over::Ended(ended)), Output::Stderr) => ended.stderr.length,
+            (Some(Over::Ended(ended)), Output::Stdout) => ended.stdout.length.saturating_sub(lost(ended)[0]),
+            (Some(Over::Ended(ended)), Output::Stderr) => ended.stderr.length.saturating_sub(lost(ended)[1]),
             _ => self.log.end(output).unwrap_or(0),
+        }
+    }
+
+    /// What holds the command back.
+    fn held_back(&self) -> proto::HeldBack {
+        let Some(job) = self.running() else { return proto::HeldBack::Unspecified };
+        let is_at_limit =
+            |output| self.end(output).saturating_sub(self.log.start(output).unwrap_or(0)) >= self.plan.limit;
+        if job.wants_room() {
+            proto::HeldBack::Disk
+        } else if self.plan.on_full == OnFull::Wait && Output::ALL.into_iter().any(is_at_limit) {
+            proto::HeldBack::Limit
+        } else {
+            proto::HeldBack::Unspecified
         }
     }
 
@@ -371,6 +386,8 @@ impl Entry {
             lease_ms: self.plan.lease.map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
             terminal: start.terminal.is_some(),
             receipt,
+            held_back: self.held_back() as i32,
+            alone_ms: 0,
         }
     }
 }
@@ -412,6 +429,7 @@ fn on_full(on_full: OnFull) -> proto::OnFull {
 /// What became of a detached job's output, for its receipt.
 pub(crate) fn report(spooled: &Spooled) -> proto::SpoolReport {
     let [stdout_start, stderr_start] = spooled.start;
+    let [stdout_lost, stderr_lost] = spooled.lost;
     proto::SpoolReport {
         on_full: on_full(spooled.on_full) as i32,
         limit: spooled.limit,
@@ -419,6 +437,8 @@ pub(crate) fn report(spooled: &Spooled) -> proto::SpoolReport {
         disk_was_full: spooled.disk_was_full,
         stdout_start,
         stderr_start,
+        stdout_lost,
+        stderr_lost,
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::receipt;
 use super::super::sessions::unanswered;
 use super::ask::{begin, detached, find, finish, one};
+use super::end::held_back;
 use super::keep;
 use super::list::id;
 use crate::arguments::{LogStream, Logs};
@@ -44,6 +45,9 @@ async fn read(logs: &Logs, connection: &Connection, name: &str, job: &proto::Job
         LogStream::Stderr => proto::Stream::Stderr,
         LogStream::Both => proto::Stream::Unspecified,
     };
+    if let (true, Some(text)) = (logs.follow, held_back(job)) {
+        say(&format!("{}: {text}", escape(name)));
+    }
     let mut left = logs.max_bytes.unwrap_or(if logs.json { JSON } else { u64::MAX });
     let mut ask = proto::ReadLog {
         job: id(job),

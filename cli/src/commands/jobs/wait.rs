@@ -6,10 +6,11 @@ use super::super::ending::lost;
 use super::super::receipt;
 use super::super::sessions::unanswered;
 use super::ask::{Asking, begin, finish, one};
-use super::end::tell;
+use super::end::{held_back, tell};
 use super::list::{command, id};
 use crate::arguments::Wait;
-use crate::terminal::{Failure, print};
+use crate::printable::escape;
+use crate::terminal::{Failure, print, say};
 
 /// How long one question waits, milliseconds.
 pub(super) const WAIT: u32 = 30_000;
@@ -22,7 +23,7 @@ pub(crate) fn run(wait: &Wait) -> u8 {
         let find = find(which.job.clone(), 0, keep.is_some());
         let question = proto::ask::Question::FindJob(find);
         let (mut asking, list) = begin(&which.target, &which.reach, Some(&wait.staying), question).await?;
-        let job = until_over(&mut asking, list, keep.is_some()).await?;
+        let job = until_over(&mut asking, list, keep.is_some(), true).await?;
         let Some(told) = &job.receipt else {
             return Err(Failure::new(Class::Internal, &asking.name, "the host told no end"));
         };
@@ -51,16 +52,22 @@ fn find(job: String, wait_ms: u32, sign_receipt: bool) -> proto::FindJob {
     proto::FindJob { job, wait_ms, sign_receipt }
 }
 
-/// Waits until a job that was found is over.
+/// Waits until a job that was found is over. `tells`: what holds it back, if anything does.
 pub(super) async fn until_over(
     asking: &mut Asking,
     list: proto::JobList,
     is_kept: bool,
+    tells: bool,
 ) -> Result<proto::JobInfo, Failure> {
     let mut job = one(&asking.name, list)?;
     asking
         .during(async |connection: &Connection, name: &str| {
+            let mut is_told = !tells;
             while job.receipt.is_none() {
+                if let (false, Some(text)) = (is_told, held_back(&job)) {
+                    say(&format!("{}: {text}", escape(name)));
+                    is_told = true;
+                }
                 job = look(connection, name, &job, WAIT, is_kept).await?;
             }
             Ok(job)
