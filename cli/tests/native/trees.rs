@@ -88,10 +88,14 @@ fn none_is_left(mark: &str) {
 }
 
 fn end_strays(mark: &str) {
-    for pid in marked(mark) {
-        signal(pid, "KILL");
-    }
-    none_is_left(mark);
+    eventually(PATIENCE, "no stray is left", || {
+        let left = marked(mark);
+        for pid in &left {
+            // One may have gone by itself meanwhile.
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).output();
+        }
+        left.is_empty()
+    });
 }
 
 #[test]

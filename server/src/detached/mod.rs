@@ -31,6 +31,7 @@ pub(crate) use watching::{Looked, Watching};
 
 use crate::attachment::Attachment;
 use crate::job;
+use crate::lost;
 use crate::registry::ASK_AGAIN;
 use crate::serve::Phase;
 use crate::settings::Settings;
@@ -331,16 +332,7 @@ impl Entry {
         Some(match self.over()? {
             Over::Ended(ended) => subject.ended(settings, ended, host_key),
             Over::Lost { rebooted } => {
-                let (step, text) = if *rebooted {
-                    ("reboot", "lost at reboot: the host was restarted while the command ran")
-                } else {
-                    (
-                        "keeper",
-                        "keeper lost: the process that kept the command was killed, and what was left of the command is ended",
-                    )
-                };
-                let class = proto::NotStartedClass::Unknown;
-                let why = proto::NotStarted { step: step.to_owned(), ..job::unsuitable(class, text) };
+                let why = lost::told(*rebooted);
                 subject.not_started(settings, why, host_key)
             }
         })
