@@ -44,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A front that lived for so long has died for another reason than its start.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(1);
 
 /// What a message over the link is. From the warden: a keeper, with its socket, or why there is none, by its errno. From the front: that
 /// one was used, that it serves, and that it waits for one.
