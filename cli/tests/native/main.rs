@@ -12,6 +12,7 @@
 
 mod bench;
 mod commands;
+mod cuts;
 mod daemon;
 mod detached;
 mod exhaustion;
