@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use remora_testkit::{eventually, odd_child, pattern};
+use remora_testkit::{chance, eventually, odd_child, pattern};
 
 use crate::bench::{Done, Home, PATIENCE, Server, run, signal, text};
 
@@ -17,15 +17,6 @@ const FLOOD: usize = 8 << 20;
 
 /// Behind the kinds of commands whose client stays: those that it leaves.
 const DETACHED: usize = 4;
-
-/// splitmix64.
-fn chance(seed: &mut u64) -> u64 {
-    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *seed;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 fn kills() -> (usize, usize) {
     let given = std::env::var("REMORA_KILLS").unwrap_or_default();

@@ -648,6 +648,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn no_bytes_of_a_message_or_an_outcome_are_a_panic_or_take_more_room_than_they_have() {
+        let start = ToKeeper::Start(Box::new(start())).compose();
+        let failed = NotStarted::bytes(Step::Terminal, Some(libc::ENOSPC), b"what");
+        let failed = FromKeeper::NotStarted(failed).compose();
+        let ended = FromKeeper::Ended(Box::new(ended())).compose();
+        for whole in [start, failed, ended] {
+            for bytes in remora_testkit::mutants(7, &whole, 30_000) {
+                if let Some(to) = ToKeeper::parse(&bytes) {
+                    assert!(to.compose().len() <= bytes.len() + 1000, "{bytes:?}");
+                }
+                if let Some(from) = FromKeeper::parse(&bytes) {
+                    assert!(from.compose().len() <= bytes.len() + 1000, "{bytes:?}");
+                }
+                // As a folder has it.
+                let _ = bytes.get(1..).and_then(Found::parse).and_then(ended_of);
+            }
+        }
+    }
+
     fn ended() -> Ended {
         let output =
             OutputEnd { length: 1, blake3: [1; 32], held_open: true, closed_early: false, cut: true };
