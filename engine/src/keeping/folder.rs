@@ -231,7 +231,7 @@ impl Record {
         .into_bytes()
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let found = Found::parse(bytes)?;
         let process =
             |tag| found.nested(tag).map(|one| Incarnation { pid: one.small(1), started: one.number(2) });

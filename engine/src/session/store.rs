@@ -130,7 +130,7 @@ impl Saved {
         fields.into_bytes()
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let found = Found::parse(bytes)?;
         let owner = found.nested(3)?;
         Some(Saved {
