@@ -67,6 +67,7 @@ memory-limit cgroup
 stdin -
 stdout 12 DIGEST closed-early
 stderr 0 DIGEST closed-early
+spool drop-oldest 4096 8192 0 reached lost 7 0
 "#;
 
 fn statement() -> Statement {
