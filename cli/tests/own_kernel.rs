@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// What runs in it as process 1.
+/// Begins what runs in it as process 1.
 const BOOT: &str = r#"#!/bin/sh
 results=RESULTS remora=REMORA child=CHILD
 exec > "$results/log" 2>&1
@@ -25,6 +25,15 @@ mount -t sysfs sys /sys
 mount -t cgroup2 none /sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmp /tmp
 export HOME=/tmp/home; mkdir -m 700 $HOME
+"#;
+
+/// Ends it.
+const DOWN: &str = r#"
+uname -r > "$results/finished"
+poweroff -f
+"#;
+
+const MEMORY: &str = r#"
 mkdir /tmp/stage
 
 # $1: where the server is put, $2: the name of the result.
@@ -59,15 +68,89 @@ kill -KILL $client
 tries=0
 while kill -0 "-$(cat /tmp/group)" 2>/dev/null && [ $tries -lt 600 ]; do sleep 0.05; tries=$((tries + 1)); done
 kill -0 "-$(cat /tmp/group)" 2>/dev/null || echo gone > "$results/group"
+"#;
 
-uname -r > "$results/finished"
-poweroff -f
+/// Bytes that a command prints at its end: more than fits into any buffer on the way.
+const FLOOD: usize = 3 << 20;
+
+const PROCESSES: &str = r#"
+mkdir -m 1777 /tmp/at
+# Where the other user may come, too.
+mkdir /tmp/bin; touch /tmp/bin/remora /tmp/bin/child
+mount --bind "$remora" /tmp/bin/remora; remora=/tmp/bin/remora
+mount --bind "$child" /tmp/bin/child; child=/tmp/bin/child
+socket=unix:/tmp/at/socket
+
+# $1: the user. Starts a server of theirs, in the cgroup where this shell is.
+serve() {
+    setpriv --reuid="$1" --clear-groups "$remora" serve --listen $socket --state-dir "/tmp/at/$1" &
+    server=$!
+    while [ ! -S /tmp/at/socket ]; do sleep 0.05; done
+}
+
+# $1: the user, then the command and its arguments.
+run() {
+    user=$1; shift
+    setpriv --reuid="$user" --clear-groups "$remora" exec --argv -C /tmp/at $socket "$@"
+}
+
+# $1: the user, $2: the name of the results. `limit` and `unlimit` do that.
+at_the_limit() {
+    running=
+    for number in 1 2 3; do
+        mkfifo -m 666 "/tmp/at/$2.$number"
+        {
+            # Forks nothing itself.
+            run "$1" sh -c "echo begun; read line < /tmp/at/$2.$number; exec $child flood FLOOD 0"
+            echo $? > "$results/$2.status.$number"
+        } > "$results/$2.running.$number" 2> "$results/$2.err.$number" &
+        running="$running $!"
+        while [ ! -s "$results/$2.running.$number" ]; do sleep 0.05; done
+    done
+    limit
+    # The first ones have keepers that waited already.
+    for number in 1 2 3 4 5 6 7 8; do
+        run "$1" true 2>> "$results/$2.refused"
+        echo $? >> "$results/$2.refusals"
+    done
+    for number in 1 2 3; do echo go on > "/tmp/at/$2.$number"; done
+    wait $running
+    unlimit
+    for number in 1 2 3 4 5 6 7 8; do
+        run "$1" true
+        echo $? >> "$results/$2.afterwards"
+    done
+    kill -TERM $server; wait $server
+    echo $? > "$results/$2.server"
+    rm -f /tmp/at/socket
+}
+
+group=/sys/fs/cgroup/server
+echo +pids > /sys/fs/cgroup/cgroup.subtree_control
+mkdir $group
+echo $$ > $group/cgroup.procs
+serve root
+echo $$ > /sys/fs/cgroup/cgroup.procs
+limit() { echo 1 > $group/pids.max; }
+unlimit() { echo max > $group/pids.max; }
+at_the_limit root cgroup
+
+serve nobody
+# Each of the server's own processes: who is a client of it is nobody, too, and has no limit.
+most() {
+    for pid in $(pgrep -u nobody -f ' serve '); do prlimit --pid "$pid" --nproc="$1"; done
+}
+limit() { most 1:unlimited; }
+unlimit() { most unlimited; }
+at_the_limit nobody rlimit
 "#;
 
 fn boot(script: &str) -> tempfile::TempDir {
     let results = tempfile::Builder::new().prefix("kernel").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let init = results.path().join("init");
-    let script = script
+    let script = [BOOT, script, DOWN]
+        .concat()
+        .replace("FLOOD", &FLOOD.to_string())
         .replace("RESULTS", results.path().to_str().unwrap())
         .replace("REMORA", env!("CARGO_BIN_EXE_remora"))
         .replace("CHILD", remora_testkit::odd_child().to_str().unwrap());
@@ -97,7 +180,7 @@ fn boot(script: &str) -> tempfile::TempDir {
 
 #[test]
 fn memory_is_limited_by_a_cgroup_and_a_killed_client_leaves_nothing() {
-    let results = boot(BOOT);
+    let results = boot(MEMORY);
     let read = |name: &str| fs::read_to_string(results.path().join(name)).unwrap();
     let receipt = |name: &str| -> Value {
         serde_json::from_str(&read(name)).unwrap_or_else(|error| panic!("{name}: {error}: {}", read("log")))
@@ -118,4 +201,29 @@ fn memory_is_limited_by_a_cgroup_and_a_killed_client_leaves_nothing() {
         assert_eq!(read(&format!("{place}.left")), "", "cgroups are left");
     }
     assert_eq!(read("group"), "gone\n", "{}", read("log"));
+}
+
+#[test]
+fn at_the_limit_of_processes_new_commands_are_refused_and_none_is_harmed() {
+    let results = boot(PROCESSES);
+    let read = |name: &str| fs::read_to_string(results.path().join(name)).unwrap();
+    for by in ["cgroup", "rlimit"] {
+        let said = read(&format!("{by}.refused"));
+        assert_eq!(read(&format!("{by}.refusals")), "194\n".repeat(8), "{by}: {said}\n{}", read("log"));
+        assert_eq!(said.lines().count(), 8, "{by}: {said}");
+        for line in said.lines() {
+            let words = ["can't start another process", "no room to keep the job"];
+            assert!(words.iter().any(|words| line.contains(words)), "{by}: {line}");
+            assert!(line.contains("Resource temporarily unavailable"), "{by}: {line}");
+        }
+        for number in 1..=3 {
+            let name = |what: &str| format!("{by}.{what}.{number}");
+            assert_eq!(read(&name("status")), "0\n", "{by}: {}\n{}", read(&name("err")), read("log"));
+            let out = fs::read(results.path().join(name("running"))).unwrap();
+            let whole = [b"begun\n".as_slice(), &remora_testkit::pattern(FLOOD)].concat();
+            assert!(out == whole, "{by}: {} bytes", out.len());
+        }
+        assert_eq!(read(&format!("{by}.afterwards")), "0\n".repeat(8), "{by}: {}", read("log"));
+        assert_eq!(read(&format!("{by}.server")), "0\n", "{by}: {}", read("log"));
+    }
 }

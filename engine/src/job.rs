@@ -114,6 +114,14 @@ impl Job {
         }
     }
 
+    /// Whether the command of a detached job is held back, since the disk is full that its output is kept on.
+    pub fn wants_room(&self) -> bool {
+        match self.body() {
+            Body::Here(_) => false,
+            Body::Kept(kept) => kept.wants_room(),
+        }
+    }
+
     /// Whether its working directory is the root, since it asked for none and its account's home can't be gone to.
     pub fn is_in_root(&self) -> bool {
         match self.body() {
@@ -257,6 +265,7 @@ impl Job {
             stdout: produced(Output::Stdout),
             stderr: produced(Output::Stderr),
             stopped: state.stopped.map_or(0, Signal::number),
+            wants_room: false,
         }
     }
 

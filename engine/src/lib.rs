@@ -62,3 +62,11 @@ pub use session::{
     Sessions, Wanted,
 };
 pub use signal::Signal;
+
+/// Takes bytes for each thing that is read back from the disk or told by a keeper: for the fuzzer, which sees only what is public.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn read_back(bytes: &[u8]) {
+    keeping::read_back(bytes);
+    session::read_back(bytes);
+}

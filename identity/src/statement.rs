@@ -85,6 +85,8 @@ pub struct Spool {
     pub was_full: bool,
     /// The command was held back since the disk was full.
     pub disk_was_full: bool,
+    /// Bytes at the ends of stdout and stderr that were printed, and are not kept.
+    pub lost: Option<(u64, u64)>,
 }
 
 /// What ran. A long one is told by its length and digest.
@@ -385,10 +387,11 @@ impl fmt::Display for Stream {
 
 impl fmt::Display for Spool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Spool { on_full, limit, stdout_start, stderr_start, was_full, disk_was_full } = self;
+        let Spool { on_full, limit, stdout_start, stderr_start, was_full, disk_was_full, lost } = self;
         write!(f, "{} {limit} {stdout_start} {stderr_start}", on_full.word())?;
         f.write_str(if *was_full { " reached" } else { "" })?;
-        f.write_str(if *disk_was_full { " disk-full" } else { "" })
+        f.write_str(if *disk_was_full { " disk-full" } else { "" })?;
+        lost.map_or(Ok(()), |(stdout, stderr)| write!(f, " lost {stdout} {stderr}"))
     }
 }
 

@@ -16,6 +16,7 @@ use base64ct::{Base64, Encoding as _};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed};
 use remora_identity::auth::{Attempt, AuthBinding, AuthContext, NAMESPACE, authenticate, offer_acceptable};
+use remora_identity::statement::{self, ReceiptFile, ReceiptKey, Statement};
 use remora_identity::{
     AuthorizedKeys, KeyFile, KeyState, KnownHosts, PrivateKey, PublicKey, UserName, agent, sshsig,
 };
@@ -31,11 +32,47 @@ fn config() -> Config {
 }
 
 /// The same key in every run: the seed is 32 sevens, as PKCS#8 (RFC 8410, section 7).
-static KEY: LazyLock<PrivateKey> = LazyLock::new(|| {
+static KEY: LazyLock<PrivateKey> = LazyLock::new(sevens);
+
+fn sevens() -> PrivateKey {
     let mut der = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     der.extend_from_slice(&[7; 32]);
     KeyFile::parse(pem("PRIVATE KEY", &der).as_bytes()).unwrap().into_plain().unwrap()
-});
+}
+
+/// What a host says of a command.
+const STATEMENT: &str = r#"remora-receipt-v1
+host "web1"
+host-key SHA256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+boot-id 01010101010101010101010101010101
+job abababababababababababababababab
+user "ada"
+session "build"
+session-directory "/srv"
+directory "/srv/na\xc3\xafve\n"
+argv "ls" "a \"b\"" ""
+outcome exited 3
+step -
+errno -
+reason -
+ended-by limit output
+pid 4242
+started 1764061308.123456789
+ended 1764061309.000000001
+wall 0.876543212
+user-time 1.500000
+system-time 0.000012
+peak-memory 65536
+memory-limit cgroup
+stdin -
+stdout 12 DIGEST closed-early
+stderr 0 DIGEST closed-early
+spool drop-oldest 4096 8192 0 reached lost 7 0
+"#;
+
+fn statement() -> Statement {
+    Statement::parse(STATEMENT.replace("DIGEST", &"07".repeat(32)).as_bytes()).unwrap()
+}
 
 fn pem(label: &str, content: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", Base64::encode_string(content))
@@ -136,6 +173,13 @@ fn feed(bytes: &[u8]) {
         let keys = known.lookup("web3", 7366);
         let _ = (keys.judge(KEY.public()), keys.host_key_kinds());
     }
+    if let Ok(statement) = Statement::parse(bytes) {
+        assert_eq!(statement.compose().as_bytes(), bytes, "a statement has one text");
+    }
+    if let Ok(file) = ReceiptFile::parse(bytes) {
+        assert_eq!(ReceiptFile::parse(&file.compose()), Ok(file));
+    }
+    assert!(statement::verify(bytes, bytes, KEY.public()).is_err());
     let _ = agent::decode_identities(bytes);
     let _ = agent::decode_signature(bytes);
     let _ = offer_acceptable(bytes, &AuthorizedKeys::default());
@@ -217,6 +261,18 @@ proptest! {
         if bytes != good {
             feed(&bytes);
         }
+    }
+
+    #[test]
+    fn mutated_receipts_never_verify_and_never_panic(changes in mutations()) {
+        let signed = ReceiptKey::new(sevens()).sign(statement()).unwrap();
+        statement::verify(signed.text.as_bytes(), &signed.sshsig, KEY.public()).unwrap();
+        let text = mutate(signed.text.clone().into_bytes(), &changes);
+        let verdict = statement::verify(&text, &signed.sshsig, KEY.public());
+        prop_assert_eq!(verdict.is_ok(), text == signed.text.as_bytes());
+        feed(&text);
+        let file = ReceiptFile { statement: signed.text.into_bytes(), sshsig: Some(signed.sshsig) };
+        feed(&mutate(file.compose(), &changes));
     }
 
     #[test]

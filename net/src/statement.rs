@@ -51,6 +51,8 @@ fn spool(report: &proto::SpoolReport) -> Spool {
         stderr_start: report.stderr_start,
         was_full: report.was_full,
         disk_was_full: report.disk_was_full,
+        lost: (report.stdout_lost > 0 || report.stderr_lost > 0)
+            .then_some((report.stdout_lost, report.stderr_lost)),
     }
 }
 

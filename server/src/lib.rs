@@ -36,3 +36,16 @@ pub use remora_engine::{EngineConfig, OnlyFront, Stage, Warden, WardenEnd, Warde
 pub use remora_identity::Account;
 pub use serve::{ListenerChange, Phase, local, serve};
 pub use settings::{JobLimits, Settings, SettingsError};
+
+/// Takes bytes for each note that is read back from the disk: for the fuzzer, which sees only what is public.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn read_back(bytes: &[u8]) {
+    if let Some(noted) = record::Record::noted(bytes) {
+        assert!(noted.note(&noted.start).len() <= 2 * bytes.len() + 100, "more than there was");
+    }
+    if let Ok(note) = <detached::Note as prost::Message>::decode(bytes) {
+        let _ = (note.owner(), note.subject());
+    }
+    remora_engine::read_back(bytes);
+}

@@ -22,7 +22,7 @@ pub(crate) fn text(rebooted: bool) -> &'static str {
     if rebooted {
         "lost at reboot: the host was restarted while the command ran, and how far it had come can't be known"
     } else {
-        "keeper lost: the process that kept the command was killed, and what was left of the command is ended"
+        "keeper lost: the process that kept the command was killed, and what could be found of the command is ended"
     }
 }
 

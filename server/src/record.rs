@@ -165,6 +165,26 @@ mod tests {
         assert!(Record::noted(b"").is_none() && Record::noted(b"\xff").is_none());
     }
 
+    /// What a damaged note says is taken or not, and never more than it says.
+    #[test]
+    fn no_bytes_of_a_note_are_a_panic_or_take_more_room_than_they_have() {
+        for sign_receipt in [false, true] {
+            let (record, start) = record(sign_receipt);
+            let whole = record.note(&start);
+            for bytes in remora_testkit::mutants(5, &whole, 20_000) {
+                if let Some(noted) = Record::noted(&bytes) {
+                    let size = noted.note(&noted.start).len();
+                    // The id and the request are as long as they are; the command stands there twice.
+                    assert!(size <= 2 * bytes.len() + 100, "{size} bytes of {bytes:?}");
+                }
+                if let Ok(note) = crate::detached::Note::decode(bytes.as_slice()) {
+                    let _ = (note.owner(), note.subject(true));
+                    assert!(note.encoded_len() <= 2 * bytes.len() + 100, "{bytes:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_key_is_one_job_of_one_owner() {
         let (Record { owner, .. }, _) = record(false);

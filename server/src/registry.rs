@@ -1,133 +1,41 @@
 //! The jobs of a server, apart from its connections: a lost connection is not a lost job. Who comes back names the job, and goes on with
 //! it; nobody's job is kept without a bound in time and number. It never starts anything, and never lets anybody near another's job.
 
+mod alone;
+mod entry;
+mod late;
+
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use remora_engine::{
-    EndReason, Ended, Engine, Found, InputError, Job, JobKey, NotStarted, Output, StartLater,
-};
+use remora_engine::{EndReason, Ended, Engine, Found, Job, JobKey, NotStarted, Output, StartLater};
 use remora_wire::native::proto;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
+
+pub(crate) use alone::end_unseen;
+pub(crate) use entry::Entry;
+pub(crate) use late::{ASK_AGAIN, Pending};
 
 use crate::attachment::Attachment;
 use crate::job::{self, Subject};
 use crate::lost;
 use crate::record::{JobId, Owner, Record, kept, request_digest};
+use entry::{Detaching, State};
 
 /// How long a job that nobody has come back for is kept once it is ended, for who comes late and wants to know.
 const KEPT: Duration = Duration::from_secs(600);
 /// How often the output of a job that nobody will see is thrown away.
 const DISCARD_PAUSE: Duration = Duration::from_millis(20);
 
-/// Between two questions to a keeper that doesn't answer.
-pub(crate) const ASK_AGAIN: Duration = Duration::from_secs(2);
-
 /// Jobs that are over and forgotten, and that somebody waits for: those that are kept in mind.
 const RECENT: usize = 64;
-
-/// A job that is started, or is over and whose client may not know yet.
-pub(crate) struct Entry {
-    pub(crate) job: Job,
-    state: Mutex<State>,
-    /// Somebody besides its client waits for its end.
-    awaited: AtomicBool,
-}
 
 /// How a job ended that is forgotten here.
 pub(crate) struct Recent {
     pub(crate) record: Record,
     pub(crate) ended: Arc<Ended>,
-}
-
-struct State {
-    record: Record,
-    /// The newest connection of its client that was seen.
-    attempt: u32,
-    /// Who is attached; nobody since, otherwise.
-    attached: Result<Attachment, Instant>,
-    /// Counts attachments and losses, so that a timer knows whether it is still meant.
-    turn: u64,
-    detaching: Detaching,
-}
-
-/// Whether a job is on its way to the detached ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Detaching {
-    No,
-    /// Its keeper was asked, and may have begun to take the output: it is not read here meanwhile.
-    Asked,
-    Done,
-}
-
-impl Entry {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere leaves nothing half-done in here.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a connection's channel is still where this job is.
-    pub(crate) fn is_at(&self, place: &Attachment) -> bool {
-        self.lock().attached.as_ref().is_ok_and(|attached| attached == place)
-    }
-
-    /// Whether its output is its keeper's, or may be so at any moment.
-    pub(crate) fn is_detaching(&self) -> bool {
-        self.lock().detaching != Detaching::No
-    }
-
-    /// Waits until it is known whether it is detached.
-    pub(crate) async fn decided(&self) {
-        while self.lock().detaching == Detaching::Asked {
-            sleep(DISCARD_PAUSE).await;
-        }
-    }
-
-    /// Whoever asks how it ended is to be answered, although its client may have it forgotten first.
-    pub(crate) fn await_end(&self) {
-        self.awaited.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn record(&self) -> Record {
-        self.lock().record.clone()
-    }
-
-    /// It is about to be detached. False where it is so already, or is over.
-    pub(crate) fn begin_detaching(&self) -> bool {
-        let mut state = self.lock();
-        if state.detaching != Detaching::No || self.job.finished().is_some() {
-            return false;
-        }
-        state.detaching = Detaching::Asked;
-        // Nobody need come back for it meanwhile.
-        state.turn += 1;
-        true
-    }
-
-    pub(crate) fn linger(&self) -> Duration {
-        self.lock().record.linger
-    }
-
-    pub(crate) fn subject(&self) -> Subject {
-        self.lock().record.subject.clone()
-    }
-
-    /// Gives the job input.
-    ///
-    /// # Errors
-    /// As [`Job::write`].
-    pub(crate) fn write(&self, offset: u64, bytes: Bytes) -> Result<(), InputError> {
-        self.job.write(offset, bytes)
-    }
-
-    /// Ends the job's input.
-    pub(crate) fn end_input(&self, length: u64) {
-        let _ = self.job.end_input(length);
-    }
 }
 
 /// What becomes of a start.
@@ -142,26 +50,6 @@ pub(crate) enum Claim {
     Later(Pending),
     /// No.
     NotStarted(proto::NotStarted),
-}
-
-/// What a start waits for.
-pub(crate) enum Pending {
-    Detaching(Arc<Entry>),
-    Silent(Arc<Registry>, JobKey),
-}
-
-impl Pending {
-    /// Waits until it is known.
-    pub(crate) async fn known(self) {
-        match self {
-            Pending::Detaching(entry) => entry.decided().await,
-            Pending::Silent(registry, key) => {
-                while registry.lock().silent.contains(&key) {
-                    sleep(DISCARD_PAUSE).await;
-                }
-            }
-        }
-    }
 }
 
 /// What a start asks for, as far as it matters here.
@@ -288,8 +176,7 @@ impl Registry {
                 let place = (record.owner.clone(), record.id);
                 let attached = Err(Instant::now());
                 let state = State { record, attempt: 0, attached, turn: 0, detaching: Detaching::No };
-                let entry =
-                    Arc::new(Entry { job, state: Mutex::new(state), awaited: AtomicBool::new(false) });
+                let entry = Arc::new(Entry::new(job, state));
                 self.lock().jobs.insert(place, entry.clone());
                 self.await_client(&entry, 0);
                 Some(entry)
@@ -308,74 +195,6 @@ impl Registry {
                 None
             }
             _ => None,
-        }
-    }
-
-    /// Finds a job whose keeper did not answer, once that does. Nobody else asks it meanwhile: the last one who does has it.
-    fn ask_again(self: &Arc<Self>, key: JobKey) {
-        let registry = self.clone();
-        registry.lock().silent.insert(key);
-        tokio::spawn(async move {
-            sleep(ASK_AGAIN).await;
-            let engine = registry.engine.clone();
-            let found = tokio::task::spawn_blocking(move || engine.find(key)).await;
-            let is_stopping = registry.lock().stopping;
-            if let (Ok(Some(found)), false) = (found, is_stopping) {
-                if matches!(found, Found::Silent { .. }) {
-                    return registry.ask_again(key);
-                }
-                registry.adopt(found);
-            }
-            registry.lock().silent.remove(&key);
-        });
-    }
-
-    /// Waits for the answer of a keeper that takes its time, so that nobody else does. Whoever asks for the job meanwhile waits, too.
-    fn finish_start(self: &Arc<Self>, mut record: Record, key: JobKey, later: StartLater) {
-        let registry = self.clone();
-        warn!(%key, "a keeper takes its time to start a job");
-        tokio::spawn(async move {
-            let started = tokio::task::spawn_blocking(move || later.finish()).await;
-            let place = (record.owner.clone(), record.id);
-            let mut inner = registry.lock();
-            let is_wanted = !inner.given_up.remove(&key) && !inner.stopping;
-            match started {
-                Ok(Ok(job)) if is_wanted => {
-                    if job.is_in_root() {
-                        record.subject.working_directory = b"/".to_vec();
-                    }
-                    info!(%key, pid = job.pid(), "a job has been started late");
-                    let attached = Err(Instant::now());
-                    let state = State { record, attempt: 0, attached, turn: 0, detaching: Detaching::No };
-                    let entry =
-                        Arc::new(Entry { job, state: Mutex::new(state), awaited: AtomicBool::new(false) });
-                    inner.jobs.insert(place, entry.clone());
-                    registry.await_client(&entry, 0);
-                }
-                Ok(Ok(job)) => end_unseen(job, Duration::ZERO, EndReason::ClientGone),
-                // Who asks again finds it.
-                Ok(Err(error)) if error.is_taken() => {}
-                Ok(Err(error)) => {
-                    inner.failed.insert(place.clone(), (record.request, job::not_started(&error)));
-                    let registry = registry.clone();
-                    tokio::spawn(async move {
-                        sleep(KEPT).await;
-                        registry.lock().failed.remove(&place);
-                    });
-                }
-                Err(error) => error!(%key, %error, "the start of a job has failed"),
-            }
-            inner.silent.remove(&key);
-        });
-    }
-
-    /// The client of a start that waits has gone for good.
-    pub(crate) fn give_up(&self, owner: &Owner, id: &[u8]) {
-        let Ok(id) = JobId::try_from(id) else { return };
-        let key = owner.key(&id);
-        let mut inner = self.lock();
-        if inner.silent.contains(&key) {
-            inner.given_up.insert(key);
         }
     }
 
@@ -455,8 +274,7 @@ impl Registry {
                 let attempt = asked.start.resume.map_or(0, |resume| resume.attempt);
                 let attached = Ok(asked.place.clone());
                 let state = State { record, attempt, attached, turn: 0, detaching: Detaching::No };
-                let entry =
-                    Arc::new(Entry { job, state: Mutex::new(state), awaited: AtomicBool::new(false) });
+                let entry = Arc::new(Entry::new(job, state));
                 inner.jobs.insert(key, entry.clone());
                 Claim::Started(entry)
             }
@@ -519,69 +337,6 @@ impl Registry {
         self.forget(entry);
     }
 
-    /// Its connection is lost. It is kept for its linger time, with `most` others of its owner; the one that has waited longest makes room.
-    pub(crate) fn lose(self: &Arc<Self>, entry: &Arc<Entry>, place: &Attachment, most: usize) {
-        let (owner, linger, turn) = {
-            let mut state = entry.lock();
-            if state.attached.as_ref().ok() != Some(place) {
-                return;
-            }
-            state.attached = Err(Instant::now());
-            if state.detaching != Detaching::No {
-                return;
-            }
-            state.turn += 1;
-            (state.record.owner.clone(), state.record.linger, state.turn)
-        };
-        entry.job.observe(Arc::new(|| {}));
-        if self.lock().stopping {
-            self.forget(entry);
-            return end_unseen(entry.job.clone(), Duration::ZERO, EndReason::Shutdown);
-        }
-        info!(pid = entry.job.pid(), linger_s = linger.as_secs(), "a job's connection is lost; it is kept");
-        self.make_room(&owner, most);
-        self.await_client(entry, turn);
-    }
-
-    /// Ends a job whose client doesn't come back within its linger time, and forgets it later.
-    fn await_client(self: &Arc<Self>, entry: &Arc<Entry>, turn: u64) {
-        let linger = entry.linger();
-        let (registry, entry) = (self.clone(), Arc::downgrade(entry));
-        tokio::spawn(async move {
-            sleep(linger).await;
-            // Attached again, or settled: this timer isn't meant any more.
-            let meant = || entry.upgrade().filter(|entry| entry.lock().turn == turn);
-            let Some(late) = meant() else { return };
-            info!(pid = late.job.pid(), "nobody has come back for a job; it is ended");
-            // What it has printed is kept as before, and its pipe held back: who comes late still gets all of it.
-            late.job.close(EndReason::ClientGone);
-            drop(late);
-            sleep(KEPT).await;
-            if let Some(late) = meant() {
-                registry.forget_unsettled(&late);
-            }
-        });
-    }
-
-    fn make_room(&self, owner: &Owner, most: usize) {
-        let mut waiting: Vec<(bool, Instant, Arc<Entry>)> = Vec::new();
-        for entry in self.lock().jobs.values() {
-            let state = entry.lock();
-            let is_meant = state.record.owner == *owner && state.detaching == Detaching::No;
-            if let (true, Err(since)) = (is_meant, &state.attached) {
-                waiting.push((entry.job.finished().is_none(), *since, entry.clone()));
-            }
-        }
-        // Those that are over go first, then those that have waited longest.
-        waiting.sort_by_key(|(runs, since, _)| (*runs, *since));
-        let excess = waiting.len().saturating_sub(most);
-        for (_, _, entry) in waiting.into_iter().take(excess) {
-            info!(pid = entry.job.pid(), "a job whose connection is lost makes room for another");
-            self.forget_unsettled(&entry);
-            end_unseen(entry.job.clone(), Duration::ZERO, EndReason::ClientGone);
-        }
-    }
-
     /// The jobs of an owner that aren't detached: those that run, or whose clients may not know yet that they are over.
     pub(crate) fn list(&self, owner: &Owner) -> Vec<Arc<Entry>> {
         let inner = self.lock();
@@ -636,7 +391,7 @@ impl Registry {
 impl Inner {
     /// Keeps in mind how a job ended that somebody waits for.
     fn remember(&mut self, entry: &Entry) {
-        if let (true, Some(ended)) = (entry.awaited.load(Ordering::Relaxed), entry.job.finished()) {
+        if let (true, Some(ended)) = (entry.is_awaited(), entry.job.finished()) {
             if self.recent.len() == RECENT {
                 self.recent.pop_front();
             }
@@ -705,23 +460,4 @@ fn unknown(text: &str) -> proto::NotStarted {
 
 fn another() -> proto::NotStarted {
     job::unsuitable(proto::NotStartedClass::Refused, "another job of yours has this id")
-}
-
-/// Ends a job that nobody will see any more: it gets a moment to end by itself, then its process group is ended. What it still writes is
-/// read and thrown away: a command that tidies up must neither be held back by a full window nor die of SIGPIPE.
-pub(crate) fn end_unseen(job: Job, grace: Duration, reason: EndReason) {
-    tokio::spawn(async move {
-        let until = Instant::now() + grace;
-        let mut closed = false;
-        while job.finished().is_none() {
-            for output in Output::ALL {
-                job.acknowledge(output, job.produced(output));
-            }
-            if !closed && Instant::now() >= until {
-                closed = true;
-                job.close(reason);
-            }
-            let _ = timeout(DISCARD_PAUSE, job.wait()).await;
-        }
-    });
 }

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::chance;
+
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -34,7 +36,8 @@ struct State {
     faults: Vec<(u64, Fault)>,
     passed: u64,
     throttled: u64,
-    connections: usize,
+    /// What came from upstream on each connection so far.
+    received: Vec<u64>,
     open: Vec<(TcpStream, TcpStream)>,
     closed: bool,
 }
@@ -47,15 +50,6 @@ pub struct FaultyProxy {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// splitmix64.
-fn chance(seed: &mut u64) -> u64 {
-    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *seed;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 impl FaultyProxy {
@@ -100,7 +94,7 @@ impl FaultyProxy {
             faults,
             passed: 0,
             throttled: 0,
-            connections: 0,
+            received: Vec::new(),
             open: Vec::new(),
             closed: false,
         }));
@@ -131,7 +125,12 @@ impl FaultyProxy {
 
     /// Connections so far.
     pub fn connections(&self) -> usize {
-        lock(&self.state).connections
+        lock(&self.state).received.len()
+    }
+
+    /// Bytes that came from upstream, one number a connection, in their order. Those are counted that a fault kept from passing, too.
+    pub fn received(&self) -> Vec<u64> {
+        lock(&self.state).received.clone()
     }
 
     /// Bytes that passed, either way.
@@ -169,20 +168,22 @@ fn end(one: &TcpStream, other: &TcpStream, reset: bool) {
 }
 
 fn join(client: TcpStream, state: &Arc<Mutex<State>>) -> io::Result<()> {
-    let upstream = {
+    let (upstream, number) = {
         let mut state = lock(state);
-        state.connections += 1;
-        state.upstream
+        state.received.push(0);
+        (state.upstream, state.received.len() - 1)
     };
     let server = TcpStream::connect(upstream)?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     lock(state).open.push((client.try_clone()?, server.try_clone()?));
     let stalled = Arc::new(Mutex::new(()));
-    for (from, to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
+    for (from, to, counts) in
+        [(client.try_clone()?, server.try_clone()?, None), (server, client, Some(number))]
+    {
         let (state, stalled) = (state.clone(), stalled.clone());
         thread::spawn(move || {
-            let orderly = pump(&from, &to, &state, &stalled).unwrap_or(false);
+            let orderly = pump(&from, &to, &state, &stalled, counts).unwrap_or(false);
             let _ = to.shutdown(Shutdown::Write);
             if !orderly {
                 end(&from, &to, false);
@@ -192,16 +193,20 @@ fn join(client: TcpStream, state: &Arc<Mutex<State>>) -> io::Result<()> {
     Ok(())
 }
 
-/// Moves bytes one way; true at their end, false where the connection is over.
+/// Moves bytes one way, and counts them under the number of a connection; true at their end, false where the connection is over.
 fn pump(
     mut from: &TcpStream,
     mut to: &TcpStream,
     state: &Mutex<State>,
     stalled: &Mutex<()>,
+    counts: Option<usize>,
 ) -> io::Result<bool> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let length = from.read(&mut buffer)?;
+        if let Some(number) = counts {
+            lock(state).received.get_mut(number).into_iter().for_each(|received| *received += length as u64);
+        }
         // While one way is stalled, the other is.
         drop(stalled.lock().unwrap_or_else(PoisonError::into_inner));
         let mut rest = buffer.get(..length).unwrap_or_default();

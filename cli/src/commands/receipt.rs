@@ -130,6 +130,8 @@ fn spool(spool: &proto::SpoolReport) -> Value {
         "disk_was_full": spool.disk_was_full,
         "stdout_start": spool.stdout_start,
         "stderr_start": spool.stderr_start,
+        "stdout_lost": spool.stdout_lost,
+        "stderr_lost": spool.stderr_lost,
     })
 }
 

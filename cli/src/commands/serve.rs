@@ -45,6 +45,9 @@ fn watch(flags: &Serve) -> Result<u8, Failure> {
         let failure = Failure::usage(chain(&error));
         match error {
             WardenError::Taken(_) => failure.with_hint("end that one first, or name another --state-dir"),
+            WardenError::Open { .. } => {
+                failure.with_hint("chmod go-w, or name a directory of your own: what is in there is trusted")
+            }
             _ => failure,
         }
     })?;

@@ -380,8 +380,11 @@ fn a_full_disk_refuses_new_ones_and_harms_none_that_runs() {
     });
     let done = run(home.exec(["--detach", &target(&home), "true"]));
     done.complained(194, "remora: unix:", "no room to keep a detached command's output");
-    // Commands that are not detached need room, too, for a record: whatever comes of them, the one that runs is unharmed.
-    assert_eq!(jobs(&home)[0]["state"], "running");
+    // Who comes to make room finds some, and what is going on.
+    assert_eq!(run(home.exec([&target(&home), "echo here"])).ended(0).out(), "here\n");
+    let job = jobs(&home).remove(0);
+    assert_eq!((&job["state"], &job["held_back"]), (&"running".into(), &"disk".into()));
+    assert!(verb(&home, &["jobs"]).ended(0).out().contains("disk full"));
     mount(Command::new("mount").args(["-o", "remount,size=64m"]).arg(&state));
     let done = verb(&home, &["wait", &id]).ended(0);
     assert!(done.err().contains("disk was full"), "{}", done.err());
@@ -389,6 +392,117 @@ fn a_full_disk_refuses_new_ones_and_harms_none_that_runs() {
     assert!(done.stdout.len() == 20_000_004 && done.stdout.ends_with(b"xend\n"), "{}", done.stdout.len());
     drop(server);
     drop(unmounted);
+}
+
+#[test]
+fn what_a_full_disk_holds_back_is_stopped_all_the_same_and_what_is_lost_is_told() {
+    for on_full in ["wait", "kill", "drop-oldest"] {
+        let home = Home::with_key();
+        let state = home.path("state");
+        fs::create_dir(&state).unwrap();
+        let mount = |command: &mut Command| assert!(command.status().unwrap().success());
+        mount(Command::new("mount").args(["-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs"]).arg(&state));
+        let unmounted = Unmounted(state.clone());
+        let server = server(&home);
+        // One that goes on printing, and one that has come to its end.
+        let endless = detach(&home, &["--on-full", on_full], "yes | head -c 100000000; echo fin >&2");
+        eventually(PATIENCE, "the disk is full", || jobs(&home)[0]["held_back"] == "disk");
+        verb(&home, &["stop", &endless]).ended(0);
+        let done = verb(&home, &["wait", "--json", &endless]);
+        let object: Value = serde_json::from_str(&done.out()).unwrap();
+        let (printed, lost) = (&object["stdout"]["length"], object["spool"]["stdout_lost"].as_u64().unwrap());
+        assert!(lost > 0, "{object}");
+        let kept = verb(&home, &["logs", "--stream", "stdout", &endless]).ended(0).stdout.len() as u64;
+        assert_eq!(Some(kept + lost), printed.as_u64(), "{on_full}");
+        let done = verb(&home, &["wait", &endless]);
+        assert!(done.err().contains(&format!("the last {lost} bytes of stdout")), "{}", done.err());
+        // What the receipt tells of and the host doesn't keep is in doubt to who looks on.
+        verb(&home, &["attach", "-r", &endless]).complained(198, "remora: unix:", "in doubt");
+        verb(&home, &["forget", &endless]).ended(0);
+        drop(server);
+        drop(unmounted);
+    }
+}
+
+#[test]
+fn what_is_held_back_by_its_limit_says_so_to_who_waits() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    let id = detach(&home, &["--spool-limit", "64k"], "head -c 300000 /dev/zero | tr '\\0' x");
+    eventually(PATIENCE, "it is held back", || jobs(&home)[0]["held_back"] == "limit");
+    assert!(verb(&home, &["jobs"]).ended(0).out().contains("held back"));
+    let mut command = home.remora();
+    command.args(["wait", &target(&home), &id]);
+    let waits = Client::start(command);
+    let mut command = home.remora();
+    command.args(["attach", "-r", &target(&home), &id]);
+    let looks = Client::start(command);
+    verb(&home, &["stop", &id]).ended(0);
+    for client in [waits, looks] {
+        let done = client.finish();
+        assert!(done.err().contains("the command is held back: 65536 bytes"), "{}", done.err());
+    }
+}
+
+#[test]
+fn a_name_is_nobody_elses_id() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    let id = detach(&home, &["--name", "victim"], "sleep 1000");
+    let other = detach(&home, &["--name", &id], "sleep 1000");
+    let short = detach(&home, &["--name", &id[..8]], "sleep 1000");
+    // A whole id is that job's.
+    assert!(verb(&home, &["stop", &id]).ended(0).err().contains(&id[..12]));
+    assert_eq!(jobs(&home).iter().filter(|job| job["state"] == "running").count(), 2);
+    verb(&home, &["stop", &id[..8]]).complained(196, "remora: unix:", "several jobs");
+    for id in [other, short] {
+        verb(&home, &["stop", &id]).ended(0);
+    }
+}
+
+#[test]
+fn who_is_overtaken_in_an_attach_is_told_and_can_leave() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    let id = detach(&home, &["-tt"], "echo ready; cat");
+    let screen = crate::screen::Screen::open(&home, 40);
+    let attach = format!("clear; {} attach {} {id}; echo left with $?", crate::bench::REMORA, target(&home));
+    screen.enter(&attach);
+    screen.shows("ready");
+    screen.type_text("mine");
+    screen.shows("mine");
+    let mut other = Client::start({
+        let mut command = home.remora();
+        command.args(["attach", &target(&home), &id]).stdin(std::process::Stdio::piped());
+        command
+    });
+    // Twice: by the terminal, and by `cat`.
+    std::io::Write::write_all(other.child.stdin.as_mut().unwrap(), b" theirs\n").unwrap();
+    screen.shows("mine theirs\nmine theirs\n");
+    let mark = home.path("mark");
+    screen.enter(&format!("touch {}", mark.display()));
+    screen.shows("what you type reaches nobody: another attach types now");
+    screen.press(&["C-\\"]);
+    screen.shows("left with 0");
+    // Whoever has nothing to type doesn't take it from who has.
+    screen.enter(&attach);
+    screen.shows("mine theirs\nmine theirs\n");
+    let mut idle = Client::start({
+        let mut command = home.remora();
+        command.args(["attach", &target(&home), &id]);
+        command
+    });
+    assert!(idle.line().contains("ready"));
+    screen.enter("again");
+    screen.shows("again\nagain\n");
+    // What was typed while nobody heard it is not left for the shell there.
+    verb(&home, &["stop", &id]).ended(0);
+    screen.shows("left with");
+    screen.enter("echo the end");
+    screen.shows("the end\n");
+    assert!(!mark.exists());
+    other.finish();
+    idle.finish();
 }
 
 /// A file system that is taken away again.

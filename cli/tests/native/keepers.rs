@@ -1,8 +1,9 @@
 //! Servers with keepers: a process for each command, which outlives the server.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
-use remora_testkit::{children, eventually, group_members};
+use remora_testkit::{children, eventually, group_members, is_alive};
 
 use crate::bench::{Client, Done, Home, PATIENCE, Server, run, run_with, signal};
 
@@ -265,4 +266,47 @@ fn a_start_that_hangs_holds_up_nobody_else_and_loses_nothing_of_what_was_sent() 
     let done = client.finish().ended(7);
     assert!(done.out() == typed, "{}", done.stdout.len());
     eventually(PATIENCE, "nothing of the other one is left", || jobs(&home) == 0);
+}
+
+#[test]
+fn a_keeper_of_a_warden_that_is_gone_takes_no_other_command_and_its_own_ends_with_it() {
+    let home = Home::with_key();
+    let mut first = Server::start(&home);
+    let go = home.path("go");
+    let line = format!("echo $$; while [ ! -e {} ]; do sleep 0.02; done", go.display());
+    let mut short = Client::start(home.exec([&first.target(), &line]));
+    let mut long = Client::start(home.exec([&first.target(), "echo $$; sleep 1000 & sleep 1000"]));
+    let groups = [short.number(), long.number()];
+    let keepers = groups.map(|group| keeper_of(&first, group));
+    first.kill();
+    let second = again(&home, first.port, &[]);
+    fs::write(&go, "").unwrap();
+    short.finish().ended(0);
+    // It has nothing left, and isn't kept for another.
+    eventually(PATIENCE, "the keeper of the short one ends", || !is_alive(keepers[0]));
+    let mut next = Client::start(home.exec([&second.target(), "echo $$; exec sleep 1000"]));
+    keeper_of(&second, next.number());
+    // Nobody's child: the server sees to what it leaves.
+    signal(keepers[1], "KILL");
+    let done = long.finish().ended(198);
+    assert!(done.err().contains("keeper lost"), "{}", done.err());
+    eventually(PATIENCE, "its command is ended", || group_members(groups[1]).is_empty());
+    next.signal("TERM");
+    next.finish();
+}
+
+#[test]
+fn a_state_directory_that_others_can_write_to_is_refused() {
+    let home = Home::with_key();
+    home.make_key("host_key", "ed25519", "");
+    let state = home.path("state");
+    fs::create_dir(&state).unwrap();
+    for mode in [0o777, 0o770, 0o702] {
+        fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = Server::command(&home, &["host_key"]);
+        command.args(["--listen", "native://127.0.0.1:0"]);
+        run(command).complained(193, "remora: ", "others can write to it");
+    }
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+    drop(Server::start(&home));
 }

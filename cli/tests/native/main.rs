@@ -1,6 +1,6 @@
 //! The `remora` binary on the native wire, driven as a user drives it: real servers, real clients, real keys.
 //!
-//! Needs ssh-keygen, ssh-agent (openssh-client) and python3, as root also ip (iproute2); a test that doesn't find what it needs fails.
+//! Needs ssh-keygen, ssh-agent (openssh-client), python3 and libfaketime, as root also ip (iproute2); a test that doesn't find what it needs fails.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +12,9 @@
 
 mod answered;
 mod bench;
+mod clock;
 mod commands;
+mod cuts;
 mod daemon;
 mod detached;
 mod detached_sessions;

@@ -137,3 +137,19 @@ fn where_no_host_key_was_shown_a_detached_commands_receipt_says_so() {
     );
     assert!(home.text("r").contains("\nhost-key -\n") && home.text("r").contains("\noutcome exited 9\n"));
 }
+
+#[test]
+fn a_command_that_nobody_is_connected_to_is_told_apart_and_kept_by_detaching_it() {
+    let home = Home::with_key();
+    let _server = server(&home);
+    let (client, id) = waiting(&home);
+    let attached = || verb(&home, &["jobs"]).ended(0).out();
+    assert!(attached().contains(" attached "), "{}", attached());
+    client.signal("KILL");
+    client.finish();
+    eventually(PATIENCE, "nobody is connected", || attached().contains(" alone, ends in "));
+    verb(&home, &["detach", &id]).ended(0);
+    assert!(attached().contains(" running "), "{}", attached());
+    verb(&home, &["signal", &id, "USR1"]).ended(0);
+    verb(&home, &["wait", &id]).ended(4);
+}

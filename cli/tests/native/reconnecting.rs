@@ -1,13 +1,12 @@
 //! Connections that are lost, and jobs that are not.
 //!
-//! The long form, a thousand cuts over 4 GiB: `cargo test --release -p remora --test native four_gib -- --ignored --nocapture`.
 //! `REMORA_SEED` replays a run.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use remora_testkit::{Fault, FaultyProxy, eventually, fill_pattern, group_members, odd_child, pattern};
+use remora_testkit::{Fault, FaultyProxy, eventually, group_members, pattern};
 
 use crate::bench::{Client, Home, PATIENCE, REMORA, Server, run, run_with, signal, text};
 use crate::screen::{LOCAL, Screen};
@@ -18,10 +17,8 @@ const INTERRUPTED: i32 = 1002;
 const STALL: Duration = Duration::from_millis(1500);
 /// Has losses noticed soon.
 const BEAT: [&str; 2] = ["--heartbeat", "300ms"];
-/// What the host keeps of each stream.
-const WINDOW: u64 = 1 << 20;
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("REMORA_SEED").ok().and_then(|seed| seed.parse().ok());
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let seed = given.unwrap_or(clock.as_nanos() as u64);
@@ -29,7 +26,7 @@ fn seed() -> u64 {
     seed
 }
 
-fn address(port: u16) -> SocketAddr {
+pub(crate) fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
@@ -71,58 +68,6 @@ fn sixty_four_mebibytes_pass_both_ways_over_a_network_that_fails_forty_times() {
     assert!(done.stdout == bytes, "{} bytes came back", done.stdout.len());
     assert_eq!(proxy.left(), 0);
     assert!(proxy.connections() > 20, "{} connections", proxy.connections());
-}
-
-#[test]
-#[ignore = "takes minutes: a thousand cuts over 4 GiB"]
-fn four_gibibytes_survive_a_thousand_cuts() {
-    cut_again_and_again(1000, 4 << 30);
-}
-
-#[test]
-fn sixty_four_mebibytes_survive_forty_cuts() {
-    cut_again_and_again(40, 64 << 20);
-}
-
-/// So many connections are cut while a command prints: every byte arrives, and what is sent again is a window a cut at most, all cuts
-/// together.
-fn cut_again_and_again(cuts: u64, all: u64) {
-    let home = Home::with_key();
-    let server = Server::start(&home);
-    let mut random = seed();
-    let mut next = || {
-        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        random >> 33
-    };
-    // One in each stretch, so that no two fall together: what passes is more than is printed, so all of them come.
-    let stretch = all / cuts;
-    let faults = (0..cuts).map(|cut| {
-        let fault = if next() % 2 == 0 { Fault::Cut } else { Fault::Reset };
-        (cut * stretch + next() % stretch, fault)
-    });
-    let (proxy, target) = behind(&home, &server, faults.collect());
-    let line = format!("'{}' flood {all} 0", text(&odd_child()));
-    let mut client = Client::start(home.exec(BEAT.into_iter().chain([&*target, &line])));
-    let mut out = client.child.stdout.take().unwrap();
-    let (mut got, mut want) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-    let mut at = 0;
-    loop {
-        let length = out.read(&mut got).unwrap();
-        if length == 0 {
-            break;
-        }
-        fill_pattern(at, &mut want[..length]);
-        assert!(got[..length] == want[..length], "other bytes at {at}");
-        at += length as u64;
-    }
-    client.finish().ended(0);
-    assert_eq!((at, proxy.left()), (all, 0));
-    let (connections, passed) = (proxy.connections(), proxy.passed());
-    let _ = writeln!(std::io::stderr(), "{connections} connections, {passed} bytes passed for {all}");
-    assert!(proxy.connections() as u64 > cuts, "{} connections", proxy.connections());
-    // Frames and records take less than a hundredth.
-    let most = all + all / 100 + proxy.connections() as u64 * (WINDOW + 100_000);
-    assert!(proxy.passed() < most, "{} bytes passed, {most} may", proxy.passed());
 }
 
 #[test]

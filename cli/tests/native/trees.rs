@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use remora_testkit::{children, eventually, is_alive};
 
@@ -88,10 +89,14 @@ fn none_is_left(mark: &str) {
 }
 
 fn end_strays(mark: &str) {
-    for pid in marked(mark) {
-        signal(pid, "KILL");
-    }
-    none_is_left(mark);
+    eventually(PATIENCE, "no stray is left", || {
+        let left = marked(mark);
+        for pid in &left {
+            // One may have gone by itself meanwhile.
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).output();
+        }
+        left.is_empty()
+    });
 }
 
 #[test]

@@ -77,6 +77,8 @@ pub struct Spooled {
     pub disk_was_full: bool,
     /// Offsets from which on stdout and stderr are kept.
     pub start: [u64; 2],
+    /// Bytes at the ends of stdout and stderr that are not kept: the disk was full, and somebody had the job ended all the same.
+    pub lost: [u64; 2],
 }
 
 impl Spooled {
@@ -89,6 +91,8 @@ impl Spooled {
             .flag(4, self.disk_was_full)
             .number(5, stdout)
             .number(6, stderr)
+            .number(7, self.lost[0])
+            .number(8, self.lost[1])
     }
 
     pub(super) fn of(found: Found<'_>) -> Self {
@@ -98,6 +102,7 @@ impl Spooled {
             was_full: found.flag(3),
             disk_was_full: found.flag(4),
             start: [found.number(5), found.number(6)],
+            lost: [found.number(7), found.number(8)],
         }
     }
 }

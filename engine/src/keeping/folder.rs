@@ -231,7 +231,7 @@ impl Record {
         .into_bytes()
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let found = Found::parse(bytes)?;
         let process =
             |tag| found.nested(tag).map(|one| Incarnation { pid: one.small(1), started: one.number(2) });
@@ -468,6 +468,25 @@ impl std::os::fd::AsFd for Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_bytes_of_a_record_are_a_panic_or_take_more_room_than_they_have() {
+        let one = Incarnation { pid: 1, started: 2 };
+        let record = Record {
+            boot_id: [3; 16],
+            keeper: one,
+            leader: Some(one),
+            note: b"n".to_vec(),
+            session: b"session".to_vec(),
+            enclosure: Enclosure::noted("/c/remora-1-2".into()),
+            detached: Some(Detached::default()),
+        };
+        for bytes in remora_testkit::mutants(8, &record.compose(), 50_000) {
+            if let Some(read) = Record::parse(&bytes) {
+                assert!(read.compose().len() <= bytes.len() + 200, "{bytes:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_folder_is_made_once_and_found_again() {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with, sockopt};
+use rustix::process::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
@@ -68,6 +69,8 @@ pub(crate) struct Idle {
     /// That children have ended.
     ended: AsyncFd<Signals>,
     tree: Arc<Tree>,
+    /// The warden that has forked it.
+    warden: Option<Pid>,
 }
 
 impl Idle {
@@ -76,6 +79,8 @@ impl Idle {
     /// # Errors
     /// What the kernel says of descriptors and memory.
     pub(crate) fn new(kit: &Kit) -> io::Result<Self> {
+        // Before anything else: it may be gone by then.
+        let warden = rustix::process::getppid();
         sys::adopt_orphans()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let own = i32::try_from(std::process::id()).ok().and_then(Incarnation::now);
@@ -88,7 +93,7 @@ impl Idle {
         // Before anything runs in it. Without one, what can be found otherwise is.
         let enclosure = kit.cgroups.as_ref().and_then(|parent| Enclosure::enter(parent.path(), own).ok());
         let tree = Arc::new(Tree::new(own.pid, enclosure));
-        Ok(Idle { runtime, here: Here::new()?, memory, own, ended, tree })
+        Ok(Idle { runtime, here: Here::new()?, memory, own, ended, tree, warden })
     }
 
     /// Keeps the jobs that come over a server's socket, one after the other.
@@ -113,11 +118,14 @@ impl Idle {
             let Some(ToKeeper::Start(start)) = start else { return };
             let Some(pieces) = self.memory.pieces() else { return };
             let rings = pieces.map(Ring::shared);
-            let Idle { runtime, here, memory, own, ended, tree } = &mut self;
+            let Idle { runtime, here, memory, own, ended, tree, warden } = &mut self;
             let place = Place { kit, memory, own: *own, ended, tree };
             let left = runtime.block_on(run(*start, here, rings, server, place));
             match left {
-                Some(left) if self.memory.clear().is_ok() => server = left,
+                // Where its warden is gone, nobody would see to what is left of a job should it be killed: that of the living one does.
+                Some(left) if *warden == rustix::process::getppid() && memory.clear().is_ok() => {
+                    server = left;
+                }
                 _ => break,
             }
         }
@@ -377,9 +385,11 @@ impl Attending<'_> {
         if self.listen(cx) {
             return Poll::Ready(());
         }
-        let changed = self.news.take(cx.waker());
+        let mut changed = self.news.take(cx.waker());
         if let Some(spooling) = &mut self.spooling {
+            let before = spooling.wants_room();
             spooling.drive(&self.job, cx);
+            changed |= before != spooling.wants_room();
         }
         self.tell(changed || self.told.is_none(), cx);
         if let Some(spooling) = &self.spooling {
@@ -462,7 +472,14 @@ impl Attending<'_> {
             }
             ToKeeper::Signal { signal } => return job.signal(signal),
             ToKeeper::Resize { size } => return job.resize(size),
-            ToKeeper::Close { reason } => return job.close(reason),
+            ToKeeper::Close { reason } => {
+                job.close(reason);
+                if let Some(spooling) = &mut self.spooling {
+                    spooling.hurry();
+                    self.news.tell();
+                }
+                return;
+            }
             ToKeeper::Start(_) | ToKeeper::Forget => return,
         };
         if let Err(error) = taken {
@@ -513,7 +530,8 @@ impl Attending<'_> {
             None => self.job.finished(),
         };
         if changed || ended.is_some() {
-            let now = self.job.snapshot();
+            let wants_room = self.spooling.as_ref().is_some_and(Spooling::wants_room);
+            let now = Snapshot { wants_room, ..self.job.snapshot() };
             if self.told != Some(now) {
                 server.send(&FromKeeper::Progress(now).compose());
                 self.told = Some(now);

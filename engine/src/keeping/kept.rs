@@ -363,6 +363,10 @@ impl Kept {
         Signal::from_number(self.lock().now.stopped)
     }
 
+    pub(crate) fn wants_room(&self) -> bool {
+        self.lock().now.wants_room
+    }
+
     pub(crate) fn write(&self, offset: u64, bytes: Bytes) -> Result<(), InputError> {
         let mut state = self.lock();
         if offset != state.given {
@@ -576,6 +580,12 @@ impl Kept {
             let left = self.jobs.folder(self.about.key).ok().filter(|_| state.is_detached);
             ended = left.and_then(|folder| folder.outcome()).or_else(|| {
                 tracing::error!(key = %self.about.key, pid = self.about.pid, "a keeper is gone");
+                // Its warden may be gone, too, so that nobody else would.
+                if let Some(record) = self.jobs.folder(self.about.key).ok().and_then(|folder| folder.read())
+                    && !record.keeper.is_alive()
+                {
+                    record.end_rest();
+                }
                 Some(lost(self.about.pid, &state.now))
             });
             (state.now.stdout.ended, state.now.stderr.ended) = (true, true);

@@ -175,7 +175,7 @@ impl Log {
                 let Run { output, length } = run;
                 let begins = offset(&mut offsets, output);
                 runs.push(RunAt { output, begins: *begins, length });
-                *begins += length;
+                *begins = begins.saturating_add(length);
             }
             place += found.len() as u64;
         }
@@ -185,6 +185,13 @@ impl Log {
                 let length = self.end(output)?.saturating_sub(told);
                 runs.push(RunAt { output, begins: told, length });
             }
+        }
+        // A damaged order may tell of more than was ever written.
+        let ends = [self.end(Output::Stdout)?, self.end(Output::Stderr)?];
+        for run in &mut runs {
+            let [stdout, stderr] = ends;
+            let end = if run.output == Output::Stdout { stdout } else { stderr };
+            run.length = run.length.min(end.saturating_sub(run.begins));
         }
         Ok(runs)
     }
@@ -272,11 +279,11 @@ impl Reading<'_> {
         if skip == length || self.is_full {
             return Ok(());
         }
-        let (mut begins, mut wanted) = (begins + skip, length - skip);
+        let (mut begins, mut wanted) = (begins.saturating_add(skip), length - skip);
         let start = self.log.start(output)?;
         let gone = start.saturating_sub(begins).min(wanted);
-        (begins, wanted) = (begins + gone, wanted - gone);
-        self.next += gone;
+        (begins, wanted) = (begins.saturating_add(gone), wanted - gone);
+        self.next = self.next.saturating_add(gone);
         if wanted == 0 {
             return Ok(());
         }
@@ -311,5 +318,50 @@ fn read_exact(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
     match pread_some(file, bytes, at)? {
         read if read == length => Ok(()),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::super::folder::{JobKey, Jobs};
+    use super::*;
+
+    /// A log whose `order` was damaged tells less, or something else, and comes to an end.
+    #[test]
+    fn no_bytes_of_an_order_are_a_panic_or_have_more_read_than_there_is() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Jobs::open(&root.path().join("jobs")).unwrap().make(JobKey([1; 16])).unwrap();
+        let create = |name| folder.file(name, OFlags::RDWR | OFlags::CREATE).unwrap();
+        let (stdout, stderr, order) = (create(STDOUT), create(STDERR), create(ORDER));
+        stdout.write_all_at(b"one\ntwo\nthree\n", 0).unwrap();
+        stderr.write_all_at(b"not\nso\n", 0).unwrap();
+        let mut whole = MARK.to_vec();
+        whole.resize(usize::try_from(HEADER).unwrap(), 0);
+        for (output, length) in
+            [(Output::Stdout, 8), (Output::Stderr, 4), (Output::Stdout, 6), (Output::Stderr, 3)]
+        {
+            whole.extend_from_slice(&Run { output, length }.to_bytes());
+        }
+        let log = Log::open(&folder).unwrap();
+        for (number, bytes) in remora_testkit::mutants(9, &whole, 3000).enumerate() {
+            order.set_len(0).unwrap();
+            order.write_all_at(&bytes, 0).unwrap();
+            for from in [0, 5, u64::MAX - 1] {
+                if let Ok((pieces, _)) = log.read_both(from, 1000, true) {
+                    let read: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
+                    assert!(read <= 1000, "{number}: {read} bytes of {bytes:?}");
+                }
+            }
+            for lines in [1, 3, u64::MAX] {
+                for output in [None, Some(Output::Stdout), Some(Output::Stderr)] {
+                    // A stream's own beginning is whatever the header says.
+                    if let Ok(at) = log.tail(output, lines, true) {
+                        assert!(at <= 21 || output.is_some(), "{number}: {at} of {bytes:?}");
+                    }
+                }
+            }
+        }
     }
 }

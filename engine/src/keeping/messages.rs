@@ -112,6 +112,8 @@ pub(crate) struct Snapshot {
     pub(crate) stderr: Produced,
     /// Number of the signal that stopped it; 0 is none.
     pub(crate) stopped: i32,
+    /// It is held back, since the disk is full that its output is kept on.
+    pub(crate) wants_room: bool,
 }
 
 /// How far stdin is.
@@ -365,6 +367,7 @@ impl Snapshot {
             .nested(2, produced(&self.stdout))
             .nested(3, produced(&self.stderr))
             .signed(4, self.stopped.into())
+            .flag(5, self.wants_room)
     }
 
     fn of(found: Found<'_>) -> Option<Self> {
@@ -388,6 +391,7 @@ impl Snapshot {
             stdout: produced(2)?,
             stderr: produced(3)?,
             stopped: found.small(4),
+            wants_room: found.flag(5),
         })
     }
 }
@@ -456,7 +460,9 @@ fn failed_fields(failed: Failed) -> Fields {
 
 fn failed_of(found: Found<'_>) -> Option<Failed> {
     if !found.flag(1) {
-        return Some(Failed::Spawner(rustix::io::Errno::from_raw_os_error(found.small(3))));
+        // What is no error's number is one that rustix doesn't take.
+        let errno = Some(found.small(3)).filter(|errno| (1..4096).contains(errno))?;
+        return Some(Failed::Spawner(rustix::io::Errno::from_raw_os_error(errno)));
     }
     let step = usize::try_from(found.number(2)).ok().and_then(|place| ChildStep::ALL.get(place))?;
     let candidate = usize::try_from(found.number(4)).ok()?;
@@ -638,11 +644,13 @@ mod tests {
             FromKeeper::Started { pid: 7, in_root: true },
             FromKeeper::NotStarted(NotStarted::bytes(Step::Terminal, Some(libc::ENOSPC), b"what")),
             FromKeeper::Failed(Failed::Step { step: ChildStep::Execute, errno: 2, candidate: 3 }),
+            FromKeeper::Failed(Failed::Spawner(rustix::io::Errno::AGAIN)),
             FromKeeper::Progress(Snapshot {
                 stdin: Input { given: 4, consumed: 3, end: Some(0), closed: true },
                 stdout: Produced { start: 1, upto: 2, place: 3, capacity: 4, ended: true },
                 stderr: Produced::default(),
                 stopped: 20,
+                wants_room: true,
             }),
             FromKeeper::Ended(Box::new(ended())),
             FromKeeper::Detached(None),
@@ -651,6 +659,27 @@ mod tests {
         for message in from {
             let parsed = FromKeeper::parse(&message.compose());
             assert_eq!(format!("{parsed:?}"), format!("{:?}", Some(message)));
+        }
+    }
+
+    #[test]
+    fn no_bytes_of_a_message_or_an_outcome_are_a_panic_or_take_more_room_than_they_have() {
+        let start = ToKeeper::Start(Box::new(start())).compose();
+        let failed = NotStarted::bytes(Step::Terminal, Some(libc::ENOSPC), b"what");
+        let failed = FromKeeper::NotStarted(failed).compose();
+        let ended = FromKeeper::Ended(Box::new(ended())).compose();
+        let spawner = FromKeeper::Failed(Failed::Spawner(rustix::io::Errno::AGAIN)).compose();
+        for whole in [start, failed, ended, spawner] {
+            for bytes in remora_testkit::mutants(7, &whole, 30_000) {
+                if let Some(to) = ToKeeper::parse(&bytes) {
+                    assert!(to.compose().len() <= bytes.len() + 1000, "{bytes:?}");
+                }
+                if let Some(from) = FromKeeper::parse(&bytes) {
+                    assert!(from.compose().len() <= bytes.len() + 1000, "{bytes:?}");
+                }
+                // As a folder has it.
+                let _ = bytes.get(1..).and_then(Found::parse).and_then(ended_of);
+            }
         }
     }
 
@@ -684,6 +713,7 @@ mod tests {
                 was_full: true,
                 disk_was_full: true,
                 start: [0, 4],
+                lost: [5, 6],
             }),
         }
     }

@@ -30,3 +30,11 @@ pub(crate) use kept::{Asking, Keep, Keepers, Kept};
 pub use log::{Log, LogPart, LogPiece};
 pub(crate) use messages::{Input, Produced, Snapshot, Start};
 pub use warden::{OnlyFront, Stage, Warden, WardenEnd, WardenError, WardenLink};
+
+/// Takes bytes for each record, outcome and message.
+#[cfg(fuzzing)]
+pub(crate) fn read_back(bytes: &[u8]) {
+    let _ = (messages::ToKeeper::parse(bytes), messages::FromKeeper::parse(bytes));
+    let _ = folder::Record::parse(bytes);
+    let _ = fields::Found::parse(bytes).and_then(messages::ended_of);
+}

@@ -6,7 +6,7 @@
 //! stream. A run is there once its bytes are.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate, fstatvfs};
 use rustix::io::{Errno, pwrite};
@@ -39,6 +39,9 @@ const COARSE: u64 = 1024 * 1024;
 
 /// Free bytes below which no detached job is started: those that run need some.
 const LEAST_FREE: u64 = 4 * 1024 * 1024;
+
+/// Free bytes that the output of those that run leaves alone: who comes to make room needs some, and so do their outcomes.
+const LEFT_FREE: u64 = 2 * 1024 * 1024;
 
 /// Bytes that are dropped at once at the least.
 const BLOCK: u64 = 4096;
@@ -78,6 +81,8 @@ pub(crate) struct Spool {
     sum: u64,
     dropped: bool,
     disk_was_full: bool,
+    wants_room: bool,
+    has_given_up: bool,
 }
 
 impl Spool {
@@ -87,8 +92,7 @@ impl Spool {
     /// No room, or the file system can't do what is asked for.
     pub(crate) fn create(folder: &Folder, plan: Detached, from: [u64; 2]) -> Result<Self, NotStarted> {
         let failed = |errno: Errno| NotStarted::bytes(Step::Spool, Some(errno.raw_os_error()), b"");
-        let free = fstatvfs(folder.as_fd()).map_err(failed)?;
-        if free.f_bavail.saturating_mul(free.f_frsize) < LEAST_FREE {
+        if free(folder.as_fd()).map_err(failed)? < LEAST_FREE {
             return Err(failed(Errno::NOSPC));
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
@@ -117,6 +121,8 @@ impl Spool {
             sum: 0,
             dropped: false,
             disk_was_full: false,
+            wants_room: false,
+            has_given_up: false,
         };
         spool.write_header().map_err(failed)?;
         // What the streams lie at by then, so that who has the files alone knows their ends.
@@ -142,13 +148,18 @@ impl Spool {
     pub(crate) fn drive(&mut self, job: &Job) -> bool {
         self.runs.append(job.take_runs());
         let mut done = true;
+        self.wants_room = false;
+        if self.has_given_up {
+            Output::ALL.iter().for_each(|output| job.acknowledge(*output, job.produced(*output)));
+            return true;
+        }
         for output in Output::ALL {
             while job.produced(output) > self.written(output) {
                 let written = self.write(job, output);
                 job.acknowledge(output, self.written(output));
                 if let Err(errno) = written {
                     if matches!(errno, Errno::NOSPC | Errno::DQUOT) {
-                        self.disk_was_full = true;
+                        (self.disk_was_full, self.wants_room) = (true, true);
                     } else {
                         tracing::error!(%errno, "a detached job's output can't be kept");
                     }
@@ -182,6 +193,7 @@ impl Spool {
             was_full: self.dropped || job.is_capped(),
             disk_was_full: self.disk_was_full,
             start: self.streams.each_ref().map(|stream| stream.start),
+            lost: self.lost(job),
         }
     }
 
@@ -209,6 +221,10 @@ impl Spool {
         let dropped = self.make_room(output, waiting.min(limit), limit)?;
         self.dropped |= dropped;
         let stream = self.stream(output);
+        let most = match free(stream.file.as_fd())?.saturating_sub(LEFT_FREE) {
+            0 => return Err(Errno::NOSPC),
+            room => most.min(usize::try_from(room).unwrap_or(usize::MAX)),
+        };
         let result = job.output(output, from, |first, second| {
             let first = first.get(..most).unwrap_or(first);
             let second = second.get(..most - first.len()).unwrap_or(second);
@@ -257,6 +273,22 @@ impl Spool {
             stream.punched = upto;
         }
         Ok(true)
+    }
+
+    /// Bytes at the end of each stream that are given up.
+    fn lost(&self, job: &Job) -> [u64; 2] {
+        let [stdout, stderr] = self.streams.each_ref().map(|stream| stream.written);
+        [job.produced(Output::Stdout) - stdout, job.produced(Output::Stderr) - stderr]
+    }
+
+    /// Whether it could not write all there was when it was asked last, for want of room on the disk.
+    pub(crate) fn wants_room(&self) -> bool {
+        self.wants_room
+    }
+
+    /// Gives up what is not written, and what comes from now on: somebody wants the job to be over.
+    pub(crate) fn give_up(&mut self) {
+        self.has_given_up = true;
     }
 
     fn write_header(&self) -> Result<(), Errno> {
@@ -337,6 +369,12 @@ impl Spool {
 
 fn punch(file: &File, from: u64, length: u64) -> Result<(), Errno> {
     fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, from, length)
+}
+
+/// Bytes that are free to this account on a file's file system.
+fn free(file: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let found = fstatvfs(file)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 fn write_all(file: &File, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use tokio::time::Sleep;
 
 use super::detached::Detached;
@@ -26,6 +27,8 @@ pub(super) struct Spooling<'a> {
     lease: Option<Lease>,
     retry: Option<Pin<Box<Sleep>>>,
     ended: Option<Arc<Ended>>,
+    /// Since when somebody wants it to be over, whatever can't be kept of it.
+    hurried: Option<Instant>,
 }
 
 impl<'a> Spooling<'a> {
@@ -36,7 +39,14 @@ impl<'a> Spooling<'a> {
     pub(super) fn create(folder: &'a Folder, plan: Detached, from: [u64; 2]) -> Result<Self, NotStarted> {
         folder.reserve_outcome().map_err(|errno| no_room(&errno.into()))?;
         let spool = Spool::create(folder, plan, from)?;
-        Ok(Spooling { folder, spool, lease: plan.lease.map(Lease::new), retry: None, ended: None })
+        Ok(Spooling {
+            folder,
+            spool,
+            lease: plan.lease.map(Lease::new),
+            retry: None,
+            ended: None,
+            hurried: None,
+        })
     }
 
     /// Has all that is there of the job on the disk.
@@ -61,6 +71,16 @@ impl<'a> Spooling<'a> {
         }
     }
 
+    /// It is to be over as soon as can be: where there is no room for the rest of its output, without that.
+    pub(super) fn hurry(&mut self) {
+        self.hurried.get_or_insert_with(Instant::now);
+    }
+
+    /// Whether the command is held back since there is no room on the disk.
+    pub(super) fn wants_room(&self) -> bool {
+        self.spool.wants_room()
+    }
+
     /// How the job ended, once that is in its folder.
     pub(super) fn ended(&self) -> Option<Arc<Ended>> {
         self.ended.clone()
@@ -75,14 +95,28 @@ impl<'a> Spooling<'a> {
             && lease.poll(cx).is_ready()
         {
             job.close(EndReason::Lease);
+            self.hurry();
         }
         loop {
             // Asked before what it has printed: all of it is written before the end is.
             let finished = job.finished();
             let mut is_done = self.spool.drive(job);
+            if !is_done
+                && self.spool.wants_room()
+                && self.hurried.is_some_and(|since| since.elapsed() >= RETRY)
+            {
+                self.spool.give_up();
+                is_done = self.spool.drive(job);
+            }
             if let (true, Some(finished)) = (is_done, finished) {
-                let ended = Ended { spooled: Some(self.spool.spooled(job)), ..(*finished).clone() };
-                let written = self.spool.finish().map_err(std::io::Error::from);
+                let spooled = self.spool.spooled(job);
+                let lost = spooled.lost;
+                let ended = Ended { spooled: Some(spooled), ..(*finished).clone() };
+                let written = match self.spool.finish() {
+                    // The order is as good as it can be.
+                    Err(Errno::NOSPC | Errno::DQUOT) if lost != [0; 2] => Ok(()),
+                    finished => finished.map_err(std::io::Error::from),
+                };
                 match written.and_then(|()| self.folder.write_outcome(&ended)) {
                     Ok(()) => self.ended = Some(Arc::new(ended)),
                     Err(error) => {

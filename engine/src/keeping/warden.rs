@@ -44,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A front that lived for so long has died for another reason than its start.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(1);
 
 /// What a message over the link is. From the warden: a keeper, with its socket, or why there is none, by its errno. From the front: that
 /// one was used, that it serves, and that it waits for one.
@@ -242,6 +242,14 @@ pub enum WardenError {
         #[source]
         source: io::Error,
     },
+    /// Others could put there what they like: jobs, and sockets that pass for keepers'.
+    #[error("can't use {}: {why}", path.display())]
+    Open {
+        /// Which folder.
+        path: PathBuf,
+        /// Who else has a hand in it.
+        why: &'static str,
+    },
     /// This process has threads.
     #[error("a warden has one thread, and this process has more")]
     Threads,
@@ -285,6 +293,17 @@ pub(crate) fn jobs_folder(state_dir: &Path) -> PathBuf {
     state_dir.join("jobs")
 }
 
+/// Who else than this account and root may change what is in a folder, if anybody.
+fn others_hand_in(path: &Path) -> io::Result<Option<&'static str>> {
+    let found = rustix::fs::stat(path)?;
+    let own = rustix::process::geteuid().as_raw();
+    Ok(match found.st_uid {
+        owner if owner != own && owner != 0 => Some("it is another account's"),
+        _ if found.st_mode & 0o022 != 0 => Some("others can write to it"),
+        _ => None,
+    })
+}
+
 impl Warden {
     /// Takes a state directory, and ends what is left of jobs whose keepers are gone. The process has no thread yet.
     ///
@@ -296,6 +315,11 @@ impl Warden {
         }
         let in_folder = |source| WardenError::Folder { path: state_dir.to_owned(), source };
         let jobs = Jobs::open(&jobs_folder(state_dir)).map_err(in_folder)?;
+        for path in [state_dir, &jobs_folder(state_dir)] {
+            if let Some(why) = others_hand_in(path).map_err(in_folder)? {
+                return Err(WardenError::Open { path: path.to_owned(), why });
+            }
+        }
         let lock = File::options()
             .create(true)
             .truncate(false)

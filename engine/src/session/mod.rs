@@ -571,6 +571,13 @@ fn own_umask() -> u32 {
         .unwrap_or(0o022)
 }
 
+/// Takes bytes for a session, and for what is noted of one with a job.
+#[cfg(fuzzing)]
+pub(crate) fn read_back(bytes: &[u8]) {
+    let _ = Saved::parse(bytes);
+    let _ = crate::keeping::fields::Found::parse(bytes).and_then(store::state_of);
+}
+
 #[cfg(test)]
 mod hostile_bytes {
     //! What users and their shells may send: any bytes at all. Nothing of it ends this process, and all of it is bounded.

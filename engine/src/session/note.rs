@@ -55,3 +55,42 @@ impl Running {
         Some(Running { session, key: Some(key), before, means })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::tests::state;
+    use super::super::store::tests::saved;
+    use super::super::{SessionLimits, store::Store};
+    use super::*;
+    use crate::config::BaseEnvironment;
+
+    #[test]
+    fn no_bytes_of_a_note_are_a_panic_or_take_more_room_than_they_have() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, saved) = (root.path().join("sessions"), saved());
+        Store::open(folder.clone()).unwrap().write(&saved.id, &saved.compose()).unwrap();
+        let sessions = Sessions::kept(BaseEnvironment::default(), SessionLimits::default(), folder).unwrap();
+        let key = JobKey([1; 16]);
+        let before = state("/a\nb", &[("A", "1"), ("EMPTY", "")]);
+        let mut count = 0;
+        for means in 1..=4 {
+            let whole = Fields::new()
+                .bytes(1, saved.id.as_bytes())
+                .nested(2, state_fields(&before))
+                .number(3, means)
+                .number(4, 3)
+                .flag(5, true)
+                .bytes(6, b"why")
+                .into_bytes();
+            assert!(Running::noted(&whole, key, &sessions).is_some());
+            for bytes in remora_testkit::mutants(means, &whole, 20_000) {
+                if let Some(running) = Running::noted(&bytes, key, &sessions) {
+                    let size = running.note().len();
+                    assert!(size <= bytes.len() + 100, "{size} bytes of {bytes:?}");
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 1000, "only {count} made sense");
+    }
+}

@@ -130,7 +130,7 @@ impl Saved {
         fields.into_bytes()
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let found = Found::parse(bytes)?;
         let owner = found.nested(3)?;
         Some(Saved {
@@ -238,11 +238,11 @@ pub(crate) fn state_of(found: Found<'_>) -> Option<State> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::session) mod tests {
     use super::super::state::tests::state;
     use super::*;
 
-    fn saved() -> Saved {
+    pub(in crate::session) fn saved() -> Saved {
         let mut state = state("/a\nb", &[("A", "1"), ("EMPTY", "")]);
         state.previous = Some(Vec::new());
         state.stack = vec![b"/x".to_vec(), b"/y".to_vec()];
@@ -286,6 +286,17 @@ mod tests {
         store.remove(&saved.id);
         store.remove(&saved.id);
         assert!(store.all().is_empty());
+    }
+
+    #[test]
+    fn no_bytes_of_a_file_are_a_panic_or_take_more_room_than_they_have() {
+        for bytes in remora_testkit::mutants(6, &saved().compose(), 50_000) {
+            if let Some(read) = Saved::parse(&bytes) {
+                let size = read.compose().len();
+                // Each of those that are done takes a few fields, whatever of them is written.
+                assert!(size <= bytes.len() + 100 * (1 + read.done.len()), "{size} bytes of {bytes:?}");
+            }
+        }
     }
 
     #[test]

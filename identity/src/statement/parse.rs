@@ -234,9 +234,11 @@ fn spool(value: &str) -> Option<Spool> {
         stderr_start: number(words.next()?)?,
         was_full: false,
         disk_was_full: false,
+        lost: None,
     };
-    for word in words {
+    while let Some(word) = words.next() {
         match word {
+            "lost" => spool.lost = Some((number(words.next()?)?, number(words.next()?)?)),
             "reached" => spool.was_full = true,
             "disk-full" => spool.disk_was_full = true,
             _ => return None,

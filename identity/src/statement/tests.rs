@@ -36,6 +36,7 @@ fn statement() -> Statement {
             stderr_start: 0,
             was_full: true,
             disk_was_full: false,
+            lost: Some((7, 0)),
         }),
     }
 }
@@ -72,7 +73,7 @@ memory-limit cgroup
 stdin -
 stdout 12 {digest} closed-early
 stderr 0 {digest} closed-early
-spool drop-oldest 4096 8192 0 reached
+spool drop-oldest 4096 8192 0 reached lost 7 0
 "#
     );
     assert_eq!(statement().compose(), expected);
@@ -262,10 +263,22 @@ fn stream() -> impl Strategy<Value = Option<Stream>> {
 }
 
 fn spool() -> impl Strategy<Value = Option<Spool>> {
-    let parts = (proptest::sample::select(OnFull::ALL), any::<[u64; 3]>(), any::<[bool; 2]>());
-    proptest::option::of(parts.prop_map(|(on_full, [limit, stdout_start, stderr_start], [was, disk])| {
-        Spool { on_full, limit, stdout_start, stderr_start, was_full: was, disk_was_full: disk }
-    }))
+    let parts = (
+        proptest::sample::select(OnFull::ALL),
+        any::<[u64; 3]>(),
+        any::<[bool; 2]>(),
+        any::<Option<(u64, u64)>>(),
+    );
+    let spool = parts.prop_map(|(on_full, [limit, stdout_start, stderr_start], [was, disk], lost)| Spool {
+        on_full,
+        limit,
+        stdout_start,
+        stderr_start,
+        was_full: was,
+        disk_was_full: disk,
+        lost,
+    });
+    proptest::option::of(spool)
 }
 
 prop_compose! {

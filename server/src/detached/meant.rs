@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use remora_engine::{Ended, Output};
 use remora_identity::statement::ReceiptKey;
+use remora_wire::limits;
 use remora_wire::native::proto;
 use tokio::time::timeout;
 
@@ -37,7 +38,8 @@ impl Meant {
     }
 }
 
-/// The job that somebody means. A name is that of the one that runs, or else of the last one that had it.
+/// The job that somebody means. A whole id is that job's, whatever others are called. A name is that of the one that runs, or else of the last
+/// one that had it; where another job's id begins with it, nobody knows which is meant.
 ///
 /// # Errors
 /// There is none, or there are several; in words for people.
@@ -49,14 +51,20 @@ pub(super) fn find(owner: &Owner, wanted: &str, settings: &Settings) -> Result<M
     let detached = jobs.list(owner);
     let named = |entry: &&Arc<Entry>| entry.note.name == wanted;
     let runs = detached.iter().filter(named).find(|entry| entry.over().is_none());
-    if let Some(entry) = runs.or_else(|| detached.iter().find(named)) {
-        return Ok(Meant::Detached(entry.clone()));
-    }
+    let named = runs.or_else(|| detached.iter().find(named)).cloned();
     let wanted = wanted.to_ascii_lowercase();
+    let is_id = wanted.len() == 2 * limits::JOB_ID;
+    let named = named.filter(|entry| !is_id || entry.id() == wanted);
     let mut meant: Vec<Meant> = detached.into_iter().map(Meant::Detached).collect();
     meant.extend(settings.registry.list(owner).into_iter().map(Meant::Attached));
     meant.extend(settings.registry.recent(owner).into_iter().map(Meant::Recent));
     meant.retain(|meant| meant.id().starts_with(&wanted));
+    if let Some(entry) = named {
+        if meant.iter().all(|meant| meant.id() == entry.id()) {
+            return Ok(Meant::Detached(entry));
+        }
+        meant.push(Meant::Detached(entry));
+    }
     // One that is being detached just now, or was forgotten just now, is there twice.
     meant.sort_by_key(Meant::id);
     meant.dedup_by_key(|meant| meant.id());
@@ -67,7 +75,10 @@ pub(super) fn find(owner: &Owner, wanted: &str, settings: &Settings) -> Result<M
             let ids: Vec<String> = meant.iter().take(NAMED).map(Meant::id).collect();
             let more = if several > NAMED { ", …" } else { "" };
             let ids = ids.join(", ");
-            Err(refused(&format!("several jobs have ids that begin with {}: {ids}{more}", shown(&wanted))))
+            Err(refused(&format!(
+                "several jobs have ids that begin with {0}, or the name {0}: {ids}{more}",
+                shown(&wanted)
+            )))
         }
     }
 }
@@ -113,6 +124,7 @@ pub(super) fn info(entry: &registry::Entry, is_whole: bool) -> proto::JobInfo {
         stdout_end: stdout.produced,
         stderr_start: stderr.acknowledged,
         stderr_end: stderr.produced,
+        alone_ms: entry.alone().map_or(0, |left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)),
         ..known(&record, is_whole)
     }
 }

@@ -31,6 +31,7 @@ pub(crate) use watching::{Looked, Watching};
 
 use crate::attachment::Attachment;
 use crate::job;
+use crate::lost;
 use crate::registry::ASK_AGAIN;
 use crate::serve::Phase;
 use crate::settings::Settings;
@@ -297,10 +298,25 @@ impl Entry {
 
     /// Offset up to which a stream is there, and, once it is over, ends.
     pub(crate) fn end(&self, output: Output) -> u64 {
+        let lost = |ended: &Ended| ended.spooled.map_or([0; 2], |spooled| spooled.lost);
         match (self.over(), output) {
-            (Some(Over::Ended(ended)), Output::Stdout) => ended.stdout.length,
-            (Some(Over::Ended(ended)), Output::Stderr) => ended.stderr.length,
+            (Some(Over::Ended(ended)), Output::Stdout) => ended.stdout.length.saturating_sub(lost(ended)[0]),
+            (Some(Over::Ended(ended)), Output::Stderr) => ended.stderr.length.saturating_sub(lost(ended)[1]),
             _ => self.log.end(output).unwrap_or(0),
+        }
+    }
+
+    /// What holds the command back.
+    fn held_back(&self) -> proto::HeldBack {
+        let Some(job) = self.running() else { return proto::HeldBack::Unspecified };
+        let is_at_limit =
+            |output| self.end(output).saturating_sub(self.log.start(output).unwrap_or(0)) >= self.plan.limit;
+        if job.wants_room() {
+            proto::HeldBack::Disk
+        } else if self.plan.on_full == OnFull::Wait && Output::ALL.into_iter().any(is_at_limit) {
+            proto::HeldBack::Limit
+        } else {
+            proto::HeldBack::Unspecified
         }
     }
 
@@ -316,16 +332,7 @@ impl Entry {
         Some(match self.over()? {
             Over::Ended(ended) => subject.ended(settings, ended, host_key),
             Over::Lost { rebooted } => {
-                let (step, text) = if *rebooted {
-                    ("reboot", "lost at reboot: the host was restarted while the command ran")
-                } else {
-                    (
-                        "keeper",
-                        "keeper lost: the process that kept the command was killed, and what was left of the command is ended",
-                    )
-                };
-                let class = proto::NotStartedClass::Unknown;
-                let why = proto::NotStarted { step: step.to_owned(), ..job::unsuitable(class, text) };
+                let why = lost::told(*rebooted);
                 subject.not_started(settings, why, host_key)
             }
         })
@@ -371,6 +378,8 @@ impl Entry {
             lease_ms: self.plan.lease.map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
             terminal: start.terminal.is_some(),
             receipt,
+            held_back: self.held_back() as i32,
+            alone_ms: 0,
         }
     }
 }
@@ -412,6 +421,7 @@ fn on_full(on_full: OnFull) -> proto::OnFull {
 /// What became of a detached job's output, for its receipt.
 pub(crate) fn report(spooled: &Spooled) -> proto::SpoolReport {
     let [stdout_start, stderr_start] = spooled.start;
+    let [stdout_lost, stderr_lost] = spooled.lost;
     proto::SpoolReport {
         on_full: on_full(spooled.on_full) as i32,
         limit: spooled.limit,
@@ -419,6 +429,8 @@ pub(crate) fn report(spooled: &Spooled) -> proto::SpoolReport {
         disk_was_full: spooled.disk_was_full,
         stdout_start,
         stderr_start,
+        stdout_lost,
+        stderr_lost,
     }
 }
 

@@ -545,6 +545,12 @@ pub struct SpoolReport {
     pub stdout_start: u64,
     #[prost(uint64, tag = "6")]
     pub stderr_start: u64,
+    /// Bytes at the ends of the streams that are not kept: the disk was full, and somebody had the job ended all the same. Length and
+    /// digest in the receipt are of all that was printed.
+    #[prost(uint64, tag = "7")]
+    pub stdout_lost: u64,
+    #[prost(uint64, tag = "8")]
+    pub stderr_lost: u64,
 }
 /// What a job did to its session.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -700,6 +706,12 @@ pub struct JobInfo {
     /// How it ended, once it has; without its statement.
     #[prost(message, optional, tag = "19")]
     pub receipt: ::core::option::Option<Receipt>,
+    /// What holds the command back, if anything does.
+    #[prost(enumeration = "HeldBack", tag = "20")]
+    pub held_back: i32,
+    /// Nobody is connected to a job that is ATTACHED: it is ended after so many milliseconds. 0: somebody is.
+    #[prost(uint64, tag = "21")]
+    pub alone_ms: u64,
     /// What runs; a long one is cut in a list.
     #[prost(oneof = "job_info::Command", tags = "3, 4, 5")]
     pub command: ::core::option::Option<job_info::Command>,
@@ -1147,6 +1159,39 @@ impl JobState {
             "JOB_STATE_ENDED" => Some(Self::Ended),
             "JOB_STATE_LOST" => Some(Self::Lost),
             "JOB_STATE_ATTACHED" => Some(Self::Attached),
+            _ => None,
+        }
+    }
+}
+/// Why nothing more is read of what a detached job prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HeldBack {
+    /// It is read.
+    Unspecified = 0,
+    /// A stream is at spool_limit, and on_full says that the command waits.
+    Limit = 1,
+    /// The host's disk is full.
+    Disk = 2,
+}
+impl HeldBack {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HELD_BACK_UNSPECIFIED",
+            Self::Limit => "HELD_BACK_LIMIT",
+            Self::Disk => "HELD_BACK_DISK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HELD_BACK_UNSPECIFIED" => Some(Self::Unspecified),
+            "HELD_BACK_LIMIT" => Some(Self::Limit),
+            "HELD_BACK_DISK" => Some(Self::Disk),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::fault::Fault;
 use super::proto;
+use crate::limits;
 
 /// The sending end.
 #[derive(Clone, Copy, Debug)]
@@ -180,12 +181,17 @@ impl Incoming {
         Ok(())
     }
 
+    /// How much is consumed between two credits. A sender may keep less than the window: it forgets nothing before it is told to.
+    fn step(&self) -> u64 {
+        (self.window.min(limits::WINDOW) / 4).max(1)
+    }
+
     /// Notes that everything before `upto` is where it belongs. Gives the credit to announce, once a quarter of the
     /// window is free: announcing each byte would double the traffic, waiting for the whole window would stall the sender.
     pub(super) fn consume(&mut self, upto: u64) -> Option<(u64, u64)> {
         self.consumed = self.consumed.max(upto.min(self.received));
         let limit = self.consumed.saturating_add(self.window);
-        if self.ended || self.stopped || self.window == 0 || limit - self.limit < (self.window / 4).max(1) {
+        if self.ended || self.stopped || self.window == 0 || limit - self.limit < self.step() {
             return None;
         }
         self.limit = limit;
@@ -205,5 +211,19 @@ impl Incoming {
         let first = !self.stopped && !self.ended;
         self.stopped = true;
         first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_that_keeps_less_than_the_window_is_told_in_time() {
+        for (window, step) in [(16, 4), (limits::WINDOW, limits::WINDOW / 4), (8 << 20, limits::WINDOW / 4)] {
+            let mut incoming = Incoming { received: window, ..Incoming::new(window) };
+            assert_eq!(incoming.consume(step - 1), None);
+            assert_eq!(incoming.consume(step), Some((step, step + window)));
+        }
     }
 }

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::future::pending;
 use std::io::IsTerminal;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use bytes::Bytes;
 use remora_client::{Class, Connection, Job, JobError, Outcome, Writer, proto};
@@ -13,7 +15,7 @@ use super::super::exec::Ending;
 use super::super::streams::{Output, Target as To};
 use super::super::{outage, tty};
 use super::ask::{At, Held, begin, detached, find, finish, one};
-use super::end::tell;
+use super::end::{held_back, tell};
 use super::list::id;
 use crate::arguments::Attach;
 use crate::printable::escape;
@@ -76,17 +78,22 @@ async fn watch(
         .try_into()
         .map_err(|_| Failure::new(Class::Internal, name, "the host told an id that is none"))?;
     let watcher = random_id(name)?;
-    let attached = connection.attach(job_id, since, attach.read_only, watcher);
+    // Whoever has nothing to type leaves who types alone.
+    let read_only = attach.read_only || is_nothing(std::io::stdin().as_fd());
+    let attached = connection.attach(job_id, since, read_only, watcher);
     let mut job = attached.map_err(|error| not_started(name, &error))?;
     let (Some(stdin), Some(stdout), Some(stderr)) = (job.stdin(), job.stdout(), job.stderr()) else {
         return Err(Failure::new(Class::Internal, name, "the job has no streams"));
     };
+    if let Some(text) = held_back(info) {
+        say(&format!("{}: {text}", escape(name)));
+    }
     let mut out = Output::new(To::Stream(Sink::open(Which::Stdout)), None);
     let mut err = Output::new(To::Stream(Sink::open(Which::Stderr)), None);
     let ours = std::io::stdin().is_terminal();
     let raw = Cell::new(None);
     let typing = async {
-        if attach.read_only {
+        if read_only {
             drop(stdin);
             return pending().await;
         }
@@ -97,14 +104,14 @@ async fn watch(
             }
             outage::redraw(&job).await;
         }
-        match type_in(attach, connection, stdin, ours && info.terminal).await {
+        match type_in(attach, name, connection, stdin, ours && info.terminal).await {
             Ok(true) => Left::Detached,
             Ok(false) => pending().await,
             Err(error) => Left::Failed(error),
         }
     };
     let sizes = async {
-        match ours && info.terminal && !attach.read_only {
+        match ours && info.terminal && !read_only {
             true => tty::follow_size(&job).await,
             false => pending().await,
         }
@@ -149,20 +156,33 @@ async fn watch(
     }
 }
 
-/// Passes on what is typed. True once the detach key was, false at the end of our input.
+/// Whether a descriptor is `/dev/null`.
+fn is_nothing(file: BorrowedFd<'_>) -> bool {
+    let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
+    let file = file.try_clone_to_owned().map(std::fs::File::from).and_then(|file| file.metadata());
+    matches!((file, null), (Ok(file), Ok(null)) if file.file_type().is_char_device() && file.rdev() == null)
+}
+
+/// Passes on what is typed. True once the detach key was, false at the end of our input. Where another types now, or the command takes no more,
+/// keys are read all the same: who presses the detach key wants to leave, and nothing is left for the shell that this was started from.
 async fn type_in(
     attach: &Attach,
+    name: &str,
     connection: &Connection,
     mut writer: Writer,
     is_raw: bool,
 ) -> std::io::Result<bool> {
     let mut source = Source::open();
     let mut interrupts = tty::Interrupts::default();
+    let (mut is_heard, mut is_told) = (true, false);
     loop {
         let chunk = tokio::select! {
             biased;
+            () = writer.closed(), if is_heard => {
+                is_heard = false;
+                continue;
+            }
             chunk = source.read() => chunk?,
-            () = writer.closed() => None,
         };
         let Some(chunk) = chunk else {
             if attach.end_input {
@@ -177,7 +197,13 @@ async fn type_in(
         };
         let is_away = is_raw && interrupts.typed(&typed, connection.lost().is_some());
         if !typed.is_empty() && !is_away {
-            let _: bool = writer.write(Bytes::clone(&typed)).await;
+            is_heard = is_heard && writer.write(Bytes::clone(&typed)).await;
+            if !is_heard && !std::mem::replace(&mut is_told, true) {
+                let text =
+                    "what you type reaches nobody: another attach types now, or the command takes no input";
+                // A terminal that is raw wants its line begun anew.
+                say(&format!("{}: {text}{}", escape(name), if is_raw { "\r" } else { "" }));
+            }
         }
         if is_left || is_away {
             writer.leave_open();

@@ -1,8 +1,11 @@
 //! How a detached command ended, in words.
 
+use std::time::Duration;
+
 use remora_client::{Outcome, outcome_of, proto};
 
 use super::super::ending::{how, killed_by};
+use super::super::sessions::age;
 use crate::printable::escape;
 use crate::terminal::{Failure, say};
 
@@ -45,18 +48,42 @@ pub(in super::super) fn full(spool: &proto::SpoolReport) -> Option<String> {
         (false, _) => None,
     };
     let done = done.map(|done| format!("the limit of {} bytes a stream was reached: {done}", spool.limit));
-    match (done, spool.disk_was_full) {
-        (Some(done), true) => Some(format!("{done}; and it was held back while the disk was full")),
-        (None, true) => Some("the command was held back while the host's disk was full".to_owned()),
-        (done, false) => done,
-    }
+    let held =
+        spool.disk_was_full.then(|| "the command was held back while the host's disk was full".to_owned());
+    let (stdout, stderr) = (spool.stdout_lost, spool.stderr_lost);
+    let lost = (stdout > 0 || stderr > 0).then(|| {
+        format!("it was ended then: the last {stdout} bytes of stdout and {stderr} of stderr are not kept")
+    });
+    let all: Vec<String> = [done, held, lost].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+/// What holds a command back that runs, and what to do.
+pub(super) fn held_back(job: &proto::JobInfo) -> Option<String> {
+    let limit = job.spool_limit;
+    Some(match job.held_back() {
+        proto::HeldBack::Unspecified => return None,
+        proto::HeldBack::Limit => format!(
+            "the command is held back: {limit} bytes of a stream are kept, and no more may be; remora stop ends it"
+        ),
+        proto::HeldBack::Disk => {
+            "the command is held back: the host's disk is full; it goes on when there is room, remora stop ends it"
+                .to_owned()
+        }
+    })
 }
 
 /// In a word, for a list.
 pub(super) fn state(job: &proto::JobInfo) -> String {
     match (job.state(), &job.receipt) {
-        (proto::JobState::Running, _) if is_full(job) => "held back".to_owned(),
-        (proto::JobState::Running, _) => "running".to_owned(),
+        (proto::JobState::Running, _) => match job.held_back() {
+            proto::HeldBack::Unspecified => "running".to_owned(),
+            proto::HeldBack::Limit => "held back".to_owned(),
+            proto::HeldBack::Disk => "disk full".to_owned(),
+        },
+        (proto::JobState::Attached, _) if job.alone_ms > 0 => {
+            format!("alone, ends in {}", age(Duration::from_millis(job.alone_ms)))
+        }
         (proto::JobState::Attached, _) => "attached".to_owned(),
         (proto::JobState::Lost, Some(receipt)) => match &receipt.outcome {
             Some(proto::receipt::Outcome::NotStarted(why)) if why.step == "reboot" => {
@@ -77,11 +104,4 @@ pub(super) fn state(job: &proto::JobInfo) -> String {
         },
         (_, None) => "unknown".to_owned(),
     }
-}
-
-/// Whether a stream is at a limit that holds its command back.
-fn is_full(job: &proto::JobInfo) -> bool {
-    let waits = matches!(job.on_full(), proto::OnFull::Wait | proto::OnFull::Unspecified);
-    let at_limit = |start: u64, end: u64| end.saturating_sub(start) >= job.spool_limit;
-    waits && (at_limit(job.stdout_start, job.stdout_end) || at_limit(job.stderr_start, job.stderr_end))
 }

@@ -166,6 +166,12 @@ fn object(target: &str, job: &proto::JobInfo) -> Value {
         "stderr": { "start": job.stderr_start, "end": job.stderr_end },
         "on_full": receipt::on_full(job.on_full()),
         "spool_limit": job.spool_limit,
+        "held_back": match job.held_back() {
+            proto::HeldBack::Unspecified => None,
+            proto::HeldBack::Limit => Some("limit"),
+            proto::HeldBack::Disk => Some("disk"),
+        },
+        "ends_alone_in_seconds": (job.alone_ms > 0).then_some(job.alone_ms as f64 / 1e3),
         "lease_seconds": (job.lease_ms > 0).then_some(job.lease_ms as f64 / 1e3),
         "receipt": job.receipt.as_ref().map(|receipt| {
             receipt::receipt(target, command(job), receipt, None, None)

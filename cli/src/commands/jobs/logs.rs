@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::exec::Ending;
 use super::super::receipt;
 use super::ask::{At, Held, begin, detached, find, finish_in_json, one};
+use super::end::held_back;
 use super::keep;
 use super::list::id;
 use super::wait::look;
@@ -63,6 +64,9 @@ async fn read(logs: &Logs, at: &At, job: &proto::JobInfo) -> Result<(), Failure>
         LogStream::Stderr => proto::Stream::Stderr,
         LogStream::Both => proto::Stream::Unspecified,
     };
+    if let (true, Some(text)) = (logs.follow, held_back(job)) {
+        say(&format!("{}: {text}", escape(name)));
+    }
     let mut left = logs.max_bytes.unwrap_or(if logs.json { JSON } else { u64::MAX });
     let mut ask = proto::ReadLog {
         job: id(job),

@@ -57,7 +57,7 @@ pub(crate) fn stop(stop: &Stop) -> Ending {
     finish(async {
         let question = proto::ask::Question::StopJob(proto::StopJob { job: which.job.clone() });
         let (mut asking, list) = begin(&which.target, &which.reach, None, question).await?;
-        let job = until_over(&mut asking, list, false).await?;
+        let job = until_over(&mut asking, list, false, false).await?;
         if let Some(receipt) = &job.receipt {
             say(&format!("{}: {}: {}", escape(&asking.at.name), id(&job), how(&outcome_of(receipt))));
         }

@@ -6,10 +6,11 @@ use super::super::ending::lost;
 use super::super::exec::Ending;
 use super::super::receipt;
 use super::ask::{Asking, At, Halt, Held, begin, finish_in_json, one};
-use super::end::tell;
+use super::end::{held_back, tell};
 use super::list::{command, id};
 use crate::arguments::Wait;
-use crate::terminal::{Failure, print};
+use crate::printable::escape;
+use crate::terminal::{Failure, print, say};
 
 /// How long one question waits, milliseconds.
 pub(super) const WAIT: u32 = 30_000;
@@ -23,7 +24,7 @@ pub(crate) fn run(wait: &Wait) -> Ending {
         let question = proto::ask::Question::FindJob(find);
         let held = Held { watching: &wait.watching, again: "remora wait", which };
         let (mut asking, list) = begin(&which.target, &which.reach, Some(held), question).await?;
-        let job = until_over(&mut asking, list, keep.is_some()).await?;
+        let job = until_over(&mut asking, list, keep.is_some(), true).await?;
         let Some(told) = &job.receipt else {
             return Err(Failure::new(Class::Internal, &asking.at.name, "the host told no end").into());
         };
@@ -52,16 +53,22 @@ fn find(job: String, wait_ms: u32, sign_receipt: bool) -> proto::FindJob {
     proto::FindJob { job, wait_ms, sign_receipt }
 }
 
-/// Waits until a job that was found is over.
+/// Waits until a job that was found is over. `tells`: what holds it back, if anything does.
 pub(super) async fn until_over(
     asking: &mut Asking,
     list: proto::JobList,
     is_kept: bool,
+    tells: bool,
 ) -> Result<proto::JobInfo, Halt> {
     let mut job = one(&asking.at.name, list)?;
     asking
         .up_to_interrupt(async |at: &At| {
+            let mut is_told = !tells;
             while job.receipt.is_none() {
+                if let (false, Some(text)) = (is_told, held_back(&job)) {
+                    say(&format!("{}: {text}", escape(&at.name)));
+                    is_told = true;
+                }
                 job = look(at, &job, WAIT, is_kept).await?;
             }
             Ok(job)

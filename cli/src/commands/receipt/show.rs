@@ -116,13 +116,23 @@ fn stream(stream: &Stream) -> String {
 
 /// What happened at the limit of a detached job's output, if anything did.
 fn spool(spool: &Spool) -> Option<String> {
-    let Spool { limit, stdout_start, stderr_start, was_full, disk_was_full, .. } = *spool;
+    let Spool { limit, stdout_start, stderr_start, was_full, disk_was_full, lost, .. } = *spool;
+    let (stdout_lost, stderr_lost) = lost.unwrap_or_default();
     let on_full = match spool.on_full {
         OnFull::Kill => proto::OnFull::Kill,
         OnFull::DropOldest => proto::OnFull::DropOldest,
         _ => proto::OnFull::Wait,
     } as i32;
-    full(&proto::SpoolReport { on_full, limit, was_full, disk_was_full, stdout_start, stderr_start })
+    full(&proto::SpoolReport {
+        on_full,
+        limit,
+        was_full,
+        disk_was_full,
+        stdout_start,
+        stderr_start,
+        stdout_lost,
+        stderr_lost,
+    })
 }
 
 /// Text as it is, made safe; where it is none or only its digest is told, as in the statement.
