@@ -341,6 +341,11 @@ impl Folder {
         rustix::fs::unlinkat(&self.jobs, self.key.to_string(), AtFlags::REMOVEDIR)
     }
 
+    /// Whether there is a record, readable or not.
+    pub(crate) fn has_record(&self) -> bool {
+        !matches!(rustix::fs::statat(&self.fd, RECORD, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
+    }
+
     /// Removes the folder of a job whose keeper is gone, and ends what is left of the job: nobody finds that afterwards.
     pub(crate) fn bury(&self) {
         let record = self.read();

@@ -68,3 +68,28 @@ fn each_job_whose_processes_are_gone_is_found_lost_and_none_stays_for_ever() {
     bystander.kill().unwrap();
     bystander.wait().unwrap();
 }
+
+#[test]
+fn what_somebody_was_killed_over_is_done_with_at_once_and_what_is_being_written_holds_nobody_up() {
+    let state = tempfile::tempdir().unwrap();
+    let jobs = Jobs::open(&jobs_folder(state.path())).unwrap();
+    // A forgotten job, half removed: its record is gone, and its output is there.
+    let half = JobKey::random().unwrap();
+    let path = jobs_folder(state.path()).join(half.to_string());
+    jobs.make(half).unwrap();
+    std::fs::write(path.join("stdout"), "printed").unwrap();
+    std::fs::write(path.join("outcome"), "").unwrap();
+    // One whose record is being written, or never was.
+    let begun = JobKey::random().unwrap();
+    jobs.make(begun).unwrap();
+    std::fs::write(jobs_folder(state.path()).join(begun.to_string()).join("record"), "").unwrap();
+
+    let sessions = Sessions::new(BaseEnvironment::default(), SessionLimits::default());
+    let keepers = Keepers::new(WardenLink::to_nobody(), state.path()).unwrap();
+    let found = keepers.found(&sessions).unwrap();
+    assert!(matches!(found.as_slice(), [Found::Silent { key }] if *key == begun), "{found:?}");
+    assert!(!path.exists());
+    // Asked for again, it is given more time, and then given up.
+    assert!(keepers.find(begun, &sessions).is_none());
+    assert!(jobs.all().unwrap().is_empty());
+}

@@ -50,6 +50,9 @@ impl Registry {
                     return registry.ask_again(key);
                 }
                 registry.adopt(found);
+            } else if !is_stopping {
+                // Nobody can know whether anything of it has run.
+                registry.begin_epoch();
             }
             registry.lock().silent.remove(&key);
         });

@@ -27,6 +27,9 @@ const LEAST: Duration = Duration::from_millis(100);
 /// Between two looks at a job that has just begun, or is about to be over.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// It is to be asked again.
+struct NotNow;
+
 /// A job that was there before this server.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -78,33 +81,50 @@ impl Keepers {
     /// The folder can't be read.
     pub(crate) fn found(&self, sessions: &Sessions) -> io::Result<Vec<Found>> {
         let until = Instant::now() + PATIENCE;
-        let find = |key| self.find_until(key, sessions, until.max(Instant::now() + LEAST));
+        // Whoever takes longer is asked for again, when others are served.
+        let find = |key| {
+            let now = Instant::now();
+            let found = self.find_until(key, sessions, until.max(now + LEAST), now + LEAST);
+            found.unwrap_or(Some(Found::Silent { key }))
+        };
         Ok(self.jobs.all()?.into_iter().filter_map(find).collect())
     }
 
     /// A job that is there already; none where nothing of it has run, and nothing will.
     pub(crate) fn find(&self, key: JobKey, sessions: &Sessions) -> Option<Found> {
-        self.find_until(key, sessions, Instant::now() + PATIENCE)
+        let until = Instant::now() + PATIENCE;
+        self.find_until(key, sessions, until, until).ok()?
     }
 
-    fn find_until(&self, key: JobKey, sessions: &Sessions, until: Instant) -> Option<Found> {
+    /// Finds a job. What is between two states is looked at until `patience`, and then, unless that is all the time there is (`until`), left
+    /// for later.
+    fn find_until(
+        &self,
+        key: JobKey,
+        sessions: &Sessions,
+        until: Instant,
+        patience: Instant,
+    ) -> Result<Option<Found>, NotNow> {
         loop {
-            let folder = self.jobs.folder(key).ok()?;
+            let Ok(folder) = self.jobs.folder(key) else { return Ok(None) };
             if folder.read().is_some_and(|record| record.detached.is_some()) {
-                return None;
+                return Ok(None);
             }
             let is_late = Instant::now() >= until;
+            if !is_late && Instant::now() >= patience {
+                return Err(NotNow);
+            }
             match folder.connect() {
                 Ok(socket) => match self.take_up(socket, key, false, sessions, until) {
-                    Ok((note, job)) => return Some(Found::Kept { key, note, job }),
+                    Ok((note, job)) => return Ok(Some(Found::Kept { key, note, job })),
                     // It has ended meanwhile, or is about to.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_late => {}
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                        return Some(Found::Silent { key });
+                        return Ok(Some(Found::Silent { key }));
                     }
                     Err(error) => {
                         tracing::error!(%key, %error, "a keeper doesn't answer");
-                        return None;
+                        return Ok(None);
                     }
                 },
                 Err(Errno::CONNREFUSED | Errno::NOENT) => match folder.read() {
@@ -112,21 +132,26 @@ impl Keepers {
                     Some(record) if record.is_of_this_boot() && record.keeper.is_alive() && !is_late => {}
                     Some(record) => {
                         let rebooted = !record.is_of_this_boot();
-                        return Some(Found::Lost { key, note: record.note, rebooted });
+                        return Ok(Some(Found::Lost { key, note: record.note, rebooted }));
                     }
                     // Whoever was about to begin it can't any more.
-                    None if folder.remove_empty().is_ok() => return None,
+                    None if folder.remove_empty().is_ok() => return Ok(None),
+                    // The record is what comes first and goes first: who was removing the rest was killed.
+                    None if !folder.has_record() => {
+                        let _ = folder.remove();
+                        return Ok(None);
+                    }
                     None if is_late => {
                         tracing::error!(%key, "the record of a job can't be read");
                         self.jobs.end_epoch();
                         folder.bury();
-                        return None;
+                        return Ok(None);
                     }
                     None => {}
                 },
                 Err(error) => {
                     tracing::error!(%key, %error, "a keeper can't be reached");
-                    return None;
+                    return Ok(None);
                 }
             }
             std::thread::sleep(LOOK);
