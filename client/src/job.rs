@@ -77,6 +77,16 @@ pub enum JobError {
         /// Bytes that can't be trusted.
         in_doubt: u64,
     },
+    /// The host keeps less than was printed, and says so: the disk that a detached job's output is kept on was full as the job was ended.
+    #[error("the host kept {received} bytes of {stream}, and not the {lost} behind them: its disk was full")]
+    NotKept {
+        /// Which stream.
+        stream: Stream,
+        /// Bytes that are kept, and arrived.
+        received: u64,
+        /// Bytes that are gone.
+        lost: u64,
+    },
     /// The signature over the receipt isn't the host's.
     #[error("the receipt can't be trusted")]
     Signature(#[source] VerifyStatementError),
@@ -138,10 +148,14 @@ impl Incoming {
         self.waker.take().into_iter().for_each(Waker::wake);
     }
 
-    fn check(&self, stream: Stream, report: Option<&proto::StreamReport>) -> Result<(), JobError> {
+    /// Whether what arrived is what was printed, but for its last bytes, of which the host says that it doesn't keep them.
+    fn check(&self, stream: Stream, report: Option<&proto::StreamReport>, lost: u64) -> Result<(), JobError> {
         let (sent, digest) =
             report.map_or((0, [].as_slice()), |report| (report.length, report.blake3.as_slice()));
         let mismatch = |in_doubt| JobError::Mismatch { stream, received: self.received, sent, in_doubt };
+        if lost > 0 && self.received.checked_add(lost) == Some(sent) {
+            return Err(JobError::NotKept { stream, received: self.received, lost });
+        }
         if sent != self.received {
             return Err(mismatch(self.received.max(sent)));
         }
@@ -302,15 +316,16 @@ impl JobState {
             self.finish(Ok(Finished { receipt, unchecked, kept: None }));
             return self.start.linger_ms > 0;
         }
-        for (stream, incoming, report) in [
-            (Stream::Stdout, &self.stdout, receipt.stdout.as_ref()),
-            (Stream::Stderr, &self.stderr, receipt.stderr.as_ref()),
+        let spool = receipt.spool.unwrap_or_default();
+        for (stream, incoming, report, lost) in [
+            (Stream::Stdout, &self.stdout, receipt.stdout.as_ref(), spool.stdout_lost),
+            (Stream::Stderr, &self.stderr, receipt.stderr.as_ref(), spool.stderr_lost),
         ] {
             if incoming.stopped || incoming.since > 0 {
                 unchecked.push(stream);
             }
             if !incoming.stopped {
-                result = result.and_then(|()| incoming.check(stream, report));
+                result = result.and_then(|()| incoming.check(stream, report, lost));
             }
         }
         let kept = result.and_then(|()| match &self.expected {

@@ -103,11 +103,12 @@ impl Engine {
         }
     }
 
-    /// The job of a key that is taken ([`NotStarted::is_taken`]), if there is one: the server before has started it as it died.
-    pub fn find(&self, key: JobKey) -> Option<Found> {
+    /// The job of a key that is taken ([`NotStarted::is_taken`]), if there is one: the server before has started it as it died. `is_brief`:
+    /// its keeper is waited for for a moment only, and asked again by who is told that it is silent.
+    pub fn find(&self, key: JobKey, is_brief: bool) -> Option<Found> {
         match &self.means {
             Means::Children(_) => None,
-            Means::Keepers(keepers) => keepers.find(key, &self.sessions),
+            Means::Keepers(keepers) => keepers.find(key, &self.sessions, is_brief),
         }
     }
 

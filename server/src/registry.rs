@@ -289,7 +289,7 @@ impl Registry {
             Err(Unbegun::Taken) => {
                 drop(inner);
                 let key = key.0.key(&id);
-                match self.engine.find(key).and_then(|found| self.adopt(found)) {
+                match self.engine.find(key, true).and_then(|found| self.adopt(found)) {
                     Some(entry) => attach(&entry, asked),
                     None if self.lock().silent.contains(&key) => {
                         Claim::Later(Pending::Silent(self.clone(), key))

@@ -82,7 +82,7 @@ pub(crate) struct Which {
 }
 
 /// What is done when the connection is lost, of who looks at a command that goes on without it.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Watching {
     /// When the connection is lost, try for this long to have it again, and go
     /// on where it was [default: 10m]

@@ -13,6 +13,8 @@ use crate::arguments::Replay;
 use crate::printable::escape;
 use crate::terminal::{Failure, say};
 
+/// Exit status of whoever writes into a pipe that nobody reads any more: 128 and SIGPIPE's number.
+const CLOSED_PIPE: u8 = 141;
 /// Exit status of a folder that isn't what its receipt says.
 const NOT_GOOD: u8 = 1;
 
@@ -27,7 +29,8 @@ pub(crate) fn run(replay: &Replay) -> u8 {
         Err(failure) => Err(failure),
     };
     match played {
-        Ok(()) => 0,
+        Ok(true) => 0,
+        Ok(false) => CLOSED_PIPE,
         Err(failure) => {
             failure.print();
             exit_status(&failure.outcome, false)
@@ -42,6 +45,9 @@ fn check(folder: &Path) -> Result<Result<Vec<Run>, Wrong>, Failure> {
         let wrong = Wrong::new("it holds no whole command: there is no receipt in it");
         return Ok(Err(wrong.with_hint("what is there of the output is in the files stdout and stderr")));
     }
+    if !receipt.is_file() {
+        return Ok(Err(Wrong::new("its receipt is no regular file")));
+    }
     let statement = match read(&receipt)? {
         Ok((_, statement)) => statement,
         Err(wrong) => return Ok(Err(wrong)),
@@ -50,7 +56,7 @@ fn check(folder: &Path) -> Result<Result<Vec<Run>, Wrong>, Failure> {
     let streams = [(STDOUT, &statement.stdout), (STDERR, &statement.stderr)];
     for (left, (name, stream)) in left.iter_mut().zip(streams) {
         let Some(stream) = stream else { continue };
-        match compare(name, &folder.join(name), Some(stream))? {
+        match compare(name, &folder.join(name), Some(stream), false)? {
             Ok(length) => *left = length,
             Err(wrong) => return Ok(Err(wrong)),
         }
@@ -69,11 +75,16 @@ fn check(folder: &Path) -> Result<Result<Vec<Run>, Wrong>, Failure> {
             None => return Ok(Err(Wrong::new("its order tells of more than was printed"))),
         }
     }
+    if left.iter().any(|rest| *rest > 0) {
+        let shown = escape(&folder.display().to_string());
+        say(&format!("{shown}: its order tells of less than was printed; the rest comes behind"));
+    }
     runs.extend([false, true].into_iter().zip(left).map(|(is_stderr, length)| Run { is_stderr, length }));
     Ok(Ok(runs))
 }
 
-fn play(folder: &Path, runs: &[Run]) -> Result<(), Failure> {
+/// Shows it; false where nobody reads any more.
+fn play(folder: &Path, runs: &[Run]) -> Result<bool, Failure> {
     let open = |name: &str| {
         let path = folder.join(name);
         File::open(&path).map(BufReader::new).map_err(|error| unreadable(&path, &error))
@@ -86,15 +97,14 @@ fn play(folder: &Path, runs: &[Run]) -> Result<(), Failure> {
         };
         match played {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
             Err(error) => {
                 let text = format!("{}: can't be shown: {error}", escape(&folder.display().to_string()));
-                say(&text);
-                return Err(Failure { told: true, ..Failure::new(Class::Internal, "", text) });
+                return Err(Failure::new(Class::Internal, "", text));
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn copy(from: &mut impl BufRead, to: &mut impl Write, length: u64) -> io::Result<()> {

@@ -412,12 +412,24 @@ fn what_a_full_disk_holds_back_is_stopped_all_the_same_and_what_is_lost_is_told(
         let object: Value = serde_json::from_str(&done.out()).unwrap();
         let (printed, lost) = (&object["stdout"]["length"], object["spool"]["stdout_lost"].as_u64().unwrap());
         assert!(lost > 0, "{object}");
-        let kept = verb(&home, &["logs", "--stream", "stdout", &endless]).ended(0).stdout.len() as u64;
+        let done = verb(&home, &["logs", "--stream", "stdout", &endless]).ended(0);
+        assert!(done.err().contains(&format!("the last {lost} bytes of stdout")), "{}", done.err());
+        let kept = done.stdout.len() as u64;
         assert_eq!(Some(kept + lost), printed.as_u64(), "{on_full}");
         let done = verb(&home, &["wait", &endless]);
         assert!(done.err().contains(&format!("the last {lost} bytes of stdout")), "{}", done.err());
         // What the receipt tells of and the host doesn't keep is in doubt to who looks on.
-        verb(&home, &["attach", "-r", &endless]).complained(198, "remora: unix:", "in doubt");
+        verb(&home, &["attach", "-r", &endless]).complained(
+            198,
+            "remora: unix:",
+            &format!("bytes of stdout, and not the {lost} behind them"),
+        );
+        let folder = crate::bench::text(&home.path("kept")).to_owned();
+        verb(&home, &["logs", "--keep", &folder, &endless]).complained(
+            196,
+            "remora: unix:",
+            "it isn't whole",
+        );
         verb(&home, &["forget", &endless]).ended(0);
         drop(server);
         drop(unmounted);

@@ -103,8 +103,11 @@ fn disown_in_the_shell_detaches_what_is_stopped_or_in_the_background() {
     screen.shows("[2] (until");
     screen.enter("sleep 1000 &");
     screen.shows("[3] sleep 1000 &");
-    screen.enter("disown %7");
+    // All or none: a word that means nothing is no reason to lose sight of the others.
+    screen.enter("disown %1 %7");
     screen.shows("disown: %7: no such job");
+    screen.enter("jobs");
+    screen.shows("[1]   Stopped ");
     screen.enter("clear");
     screen.enter("disown %1 2");
     screen.shows("[1]   Detached                cd /usr");

@@ -211,7 +211,7 @@ fn a_keeper_that_stands_still_holds_up_nobody_else_and_is_found_once_it_goes_on(
     let line = format!("echo $$; while [ ! -e {} ]; do sleep 0.02; done; seq 1 100000; exit 7", go.display());
     let mut client = Client::start(home.exec([&target, &line]));
     let command: i32 = client.line().parse().unwrap();
-    let id = crate::detached::detach(&home, &[], &line);
+    let id = crate::detached::detach(&home, &["--name", "silent"], &line);
     let logs = || crate::detached::verb(&home, &["logs", &id]);
     eventually(PATIENCE, "its number", || logs().out().ends_with('\n'));
     let detached: i32 = logs().out().trim().parse().unwrap();
@@ -220,6 +220,16 @@ fn a_keeper_that_stands_still_holds_up_nobody_else_and_is_found_once_it_goes_on(
     crate::detached::kill_front(&home, &server);
     server.wait_for_log("a job's keeper doesn't answer; it is asked again");
     server.wait_for_log("a detached job's keeper doesn't answer; it is asked again");
+    // It is listed, what its keeper alone can do is refused for now, and its name is taken.
+    let verb = |words: &[&str]| crate::detached::verb(&home, words);
+    assert!(verb(&["jobs"]).ended(0).out().contains(" no answer "));
+    verb(&["stop", &id]).complained(194, "remora: unix:", "keeper doesn't answer");
+    verb(&["attach", &id]).complained(194, "remora: unix:", "keeper doesn't answer");
+    run(home.exec(["--detach", "--name", "silent", &target, "true"])).complained(
+        196,
+        "remora: unix:",
+        "a job named silent runs already",
+    );
     // Its client is there again, and waits; others are served.
     run(home.exec([&target, "exit 3"])).ended(3);
     std::fs::write(&go, "").unwrap();
@@ -228,9 +238,7 @@ fn a_keeper_that_stands_still_holds_up_nobody_else_and_is_found_once_it_goes_on(
     let numbers: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
     let done = client.finish().ended(7);
     assert!(done.stdout == numbers.as_bytes(), "{}", done.stdout.len());
-    eventually(PATIENCE, "the detached one is found", || {
-        crate::detached::verb(&home, &["wait", &id]).status == 7
-    });
+    verb(&["wait", &id]).ended(7);
     assert!(logs().ended(0).out() == format!("{detached}\n{numbers}"));
 }
 
@@ -309,4 +317,29 @@ fn a_state_directory_that_others_can_write_to_is_refused() {
     }
     fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
     drop(Server::start(&home));
+}
+
+/// Takes 20 s: that is how long a keeper may take to start a command.
+#[test]
+fn what_was_given_up_before_its_keeper_began_it_is_never_begun() {
+    let home = Home::with_key();
+    let server = crate::detached::server(&home);
+    let target = crate::detached::target(&home);
+    run(home.exec([&target, "true"])).ended(0);
+    let front = server.front();
+    let idle: Vec<i32> = children(server.pid()).into_iter().filter(|child| *child != front).collect();
+    idle.iter().for_each(|keeper| signal(*keeper, "STOP"));
+    let mark = home.path("mark");
+    let touch = format!("touch {}", mark.display());
+    let attached = Client::start(home.exec([&target, &touch]));
+    let detached = Client::start(home.exec(["--detach", &target, &touch]));
+    for client in [attached, detached] {
+        client.finish().complained(198, "remora: unix:", "keeper lost");
+    }
+    idle.iter().for_each(|keeper| signal(*keeper, "CONT"));
+    eventually(PATIENCE, "the keepers that were given up end", || {
+        idle.iter().filter(|keeper| !is_alive(**keeper)).count() >= 2
+    });
+    assert!(!mark.exists());
+    eventually(PATIENCE, "no folder is left", || jobs(&home) == 0);
 }

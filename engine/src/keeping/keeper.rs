@@ -116,6 +116,11 @@ impl Idle {
                 }
             };
             let Some(ToKeeper::Start(start)) = start else { return };
+            // Whoever asked may have given it up, or be gone: it is begun for nobody then, and has not run.
+            match server.receive(Instant::now()) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                _ => return,
+            }
             let Some(pieces) = self.memory.pieces() else { return };
             let rings = pieces.map(Ring::shared);
             let Idle { runtime, here, memory, own, ended, tree, warden } = &mut self;
@@ -249,6 +254,7 @@ async fn run(
         job,
         folder: &folder,
         spooling,
+        is_forgotten: false,
     };
     let settled = |result: io::Result<()>| {
         if let Err(error) = result {
@@ -347,6 +353,8 @@ struct Attending<'a> {
     folder: &'a Folder,
     /// Where its output is kept, if it is detached.
     spooling: Option<Spooling<'a>>,
+    /// Whoever had it started has given it up.
+    is_forgotten: bool,
 }
 
 impl Attending<'_> {
@@ -362,14 +370,18 @@ impl Attending<'_> {
     /// Takes a server on, in place of the one before.
     fn greet(&mut self, mut server: Waiting, hello: Option<FromKeeper>) {
         let until = Instant::now() + Duration::from_secs(1);
-        let greeted = (|| {
+        let told = (|| {
             if let Some(hello) = hello {
                 server.send(&hello.compose(), Some(self.memory.as_fd()), until)?;
             }
-            server.send(&self.started.compose(), None, until)?;
-            server.watched()
+            server.send(&self.started.compose(), None, until)
         })();
-        match greeted {
+        if told.is_err() {
+            // What it said before it went still counts.
+            let last = server.receive(Instant::now()).ok().flatten();
+            self.is_forgotten |= last.is_some_and(|last| ToKeeper::parse(&last) == Some(ToKeeper::Forget));
+        }
+        match told.and_then(|()| server.watched()) {
             Ok(channel) => {
                 self.server = Some(channel);
                 (self.told, self.told_end) = (None, false);
@@ -382,7 +394,7 @@ impl Attending<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.reap(cx);
         self.accept(cx);
-        if self.listen(cx) {
+        if self.is_forgotten && self.spooling.is_none() || self.listen(cx) {
             return Poll::Ready(());
         }
         let mut changed = self.news.take(cx.waker());

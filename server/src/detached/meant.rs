@@ -76,7 +76,7 @@ pub(super) fn find(owner: &Owner, wanted: &str, settings: &Settings) -> Result<M
             let more = if several > NAMED { ", …" } else { "" };
             let ids = ids.join(", ");
             Err(refused(&format!(
-                "several jobs have ids that begin with {0}, or the name {0}: {ids}{more}",
+                "several jobs have ids that begin with {0}, or the name {0}: {ids}{more}; type more of the one that is meant",
                 shown(&wanted)
             )))
         }
@@ -94,9 +94,7 @@ pub(super) fn detached(
 ) -> Result<Arc<Entry>, proto::NotStarted> {
     match find(owner, wanted, settings)? {
         Meant::Detached(entry) => Ok(entry),
-        Meant::Attached(_) => {
-            Err(refused("the job isn't detached: what it prints is its client's, and not kept here"))
-        }
+        Meant::Attached(_) => Err(refused("the job isn't detached: its client has it, and what it prints")),
         Meant::Recent(_) => Err(refused("the job is over, and was never detached: nothing of it is kept")),
     }
 }

@@ -126,6 +126,12 @@ impl DetachedJobs {
     fn adopt(self: &Arc<Self>, engine: &Arc<Engine>, found: DetachedJob) {
         let key = found.key;
         if matches!(found.state, DetachedState::Silent) {
+            // It is there, and its name is taken.
+            if !self.all().iter().any(|entry| entry.key == key)
+                && let Err(error) = self.add(engine, found)
+            {
+                error!(%key, %error, "a detached job's folder can't be read");
+            }
             warn!(%key, "a detached job's keeper doesn't answer; it is asked again");
             let (jobs, engine) = (Arc::downgrade(self), engine.clone());
             tokio::spawn(async move {
@@ -249,6 +255,24 @@ impl Entry {
         self.job.as_ref().filter(|_| self.over().is_none())
     }
 
+    /// Whether it runs, as far as anybody knows, and its keeper doesn't answer.
+    fn is_silent(&self) -> bool {
+        self.job.is_none() && self.over().is_none()
+    }
+
+    /// That it can be asked for what its keeper alone can do.
+    ///
+    /// # Errors
+    /// Its keeper doesn't answer: for now.
+    fn answers(&self) -> Result<(), proto::NotStarted> {
+        if self.is_silent() {
+            let text =
+                "the job's keeper doesn't answer: it is stopped, or starved; it is asked again and again";
+            return Err(job::unsuitable(proto::NotStartedClass::HostFull, text));
+        }
+        Ok(())
+    }
+
     /// Has it ended.
     pub(crate) fn close(&self, reason: EndReason) {
         if let Some(job) = self.running() {
@@ -353,6 +377,7 @@ impl Entry {
             _ => job::unix_ns(std::time::SystemTime::now()).saturating_sub(self.note.started_unix_ns),
         };
         let state = match self.over() {
+            None if self.is_silent() => proto::JobState::Silent,
             None => proto::JobState::Running,
             Some(Over::Ended(_)) => proto::JobState::Ended,
             Some(Over::Lost { .. }) => proto::JobState::Lost,

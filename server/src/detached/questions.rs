@@ -17,6 +17,9 @@ use crate::settings::Settings;
 /// Bytes of one answer at the most: less than a message may have.
 const MOST: usize = 512 * 1024;
 
+/// How long a job is waited for whose keeper doesn't answer, milliseconds.
+const SILENT_WAIT: u32 = 1_000;
+
 /// How long an answer may be waited for.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -112,6 +115,8 @@ async fn answer(question: proto::ask::Question, asked: &Asked) -> Answer {
                     }
                 }
             };
+            // Once its keeper answers, another one stands for the job.
+            let wait_ms = if entry.is_silent() { wait_ms.min(SILENT_WAIT) } else { wait_ms };
             until(&entry, wait_ms, |entry| entry.over().is_some()).await;
             let receipt = entry.receipt(settings, host_key, is_signed);
             Ok(list(vec![entry.info_with(receipt, true)], false))
@@ -127,7 +132,10 @@ async fn answer(question: proto::ask::Question, asked: &Asked) -> Answer {
                 refused(&format!("the host knows no signal {}", name.escape_debug()))
             })?;
             let (job, info) = match &meant {
-                Meant::Detached(entry) => (entry.running(), entry.info(settings, true)),
+                Meant::Detached(entry) => {
+                    entry.answers()?;
+                    (entry.running(), entry.info(settings, true))
+                }
                 Meant::Attached(entry) => {
                     (Some(&entry.job).filter(|job| job.finished().is_none()), meant::info(entry, true))
                 }
@@ -139,6 +147,7 @@ async fn answer(question: proto::ask::Question, asked: &Asked) -> Answer {
         Question::StopJob(ask) => {
             match find(owner, &ask.job, settings)? {
                 Meant::Detached(entry) => {
+                    entry.answers()?;
                     entry.close(EndReason::Stop);
                     one(&entry)
                 }
@@ -166,6 +175,7 @@ async fn answer(question: proto::ask::Question, asked: &Asked) -> Answer {
         Question::DetachJob(ask) => one(&*super::detach::detach(ask, owner, who, settings).await?),
         Question::RenewJob(ask) => {
             let entry = detached(owner, &ask.job, settings)?;
+            entry.answers()?;
             if entry.over().is_some() {
                 return Err(refused("the job is over"));
             }

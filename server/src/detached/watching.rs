@@ -50,6 +50,7 @@ impl Watching {
         place: Attachment,
         start: &proto::Start,
     ) -> Result<(Self, proto::StdinPosition), proto::NotStarted> {
+        entry.answers()?;
         let resume = start.resume.unwrap_or_default();
         for (output, position) in [(Output::Stdout, resume.stdout), (Output::Stderr, resume.stderr)] {
             let at = position.unwrap_or_default().received;

@@ -43,7 +43,7 @@ impl Registry {
         tokio::spawn(async move {
             sleep(ASK_AGAIN).await;
             let engine = registry.engine.clone();
-            let found = tokio::task::spawn_blocking(move || engine.find(key)).await;
+            let found = tokio::task::spawn_blocking(move || engine.find(key, false)).await;
             let is_stopping = registry.lock().stopping;
             if let (Ok(Some(found)), false) = (found, is_stopping) {
                 if matches!(found, Found::Silent { .. }) {

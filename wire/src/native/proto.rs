@@ -1136,6 +1136,8 @@ pub enum JobState {
     Lost = 3,
     /// A client has started it and waits for it, or may come back: it isn't detached.
     Attached = 4,
+    /// It is detached, and its keeper doesn't answer: it runs, as far as anybody knows.
+    Silent = 5,
 }
 impl JobState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1149,6 +1151,7 @@ impl JobState {
             Self::Ended => "JOB_STATE_ENDED",
             Self::Lost => "JOB_STATE_LOST",
             Self::Attached => "JOB_STATE_ATTACHED",
+            Self::Silent => "JOB_STATE_SILENT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1159,6 +1162,7 @@ impl JobState {
             "JOB_STATE_ENDED" => Some(Self::Ended),
             "JOB_STATE_LOST" => Some(Self::Lost),
             "JOB_STATE_ATTACHED" => Some(Self::Attached),
+            "JOB_STATE_SILENT" => Some(Self::Silent),
             _ => None,
         }
     }

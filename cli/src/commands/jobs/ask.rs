@@ -149,7 +149,11 @@ pub(super) async fn begin(
     }
     let ask = async |connection: &Connection| connection.ask_jobs(question.clone()).await;
     let Entered { place, connection, first, .. } = enter(place, reach, &timeline, ask).await?;
-    let (name, way) = (place.name(), held.map(|held| held.way()));
+    let only_asks = matches!(question, proto::ask::Question::ListJobs(_) | proto::ask::Question::FindJob(_));
+    let unsure =
+        || format!("whether the host has heard this isn't known; remora jobs {} tells", escape(target));
+    let way = held.map(|held| held.way()).or_else(|| (!only_asks).then(unsure));
+    let name = place.name();
     let list = first.map_err(|error| unanswered(&name, &error, way.as_deref()))?;
     Ok((Asking { at: At { name, connection, way }, watch }, list))
 }

@@ -148,7 +148,7 @@ async fn watch(
     }
     match finished {
         Ok(finished) => Ok(tell(name, &finished.receipt)),
-        Err(error @ JobError::Mismatch { .. }) => Err(lost(name, &error)),
+        Err(error @ (JobError::Mismatch { .. } | JobError::NotKept { .. })) => Err(lost(name, &error)),
         Err(error) => {
             let held = Held { watching: &attach.watching, again: AGAIN, which: &attach.which };
             Err(lost(name, &error).with_hint(held.way()))
@@ -199,8 +199,7 @@ async fn type_in(
         if !typed.is_empty() && !is_away {
             is_heard = is_heard && writer.write(Bytes::clone(&typed)).await;
             if !is_heard && !std::mem::replace(&mut is_told, true) {
-                let text =
-                    "what you type reaches nobody: another attach types now, or the command takes no input";
+                let text = "what you type reaches nobody: another attach types now (attach anew to have it back), or the command takes no input";
                 // A terminal that is raw wants its line begun anew.
                 say(&format!("{}: {text}{}", escape(name), if is_raw { "\r" } else { "" }));
             }

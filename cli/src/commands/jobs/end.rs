@@ -50,12 +50,16 @@ pub(in super::super) fn full(spool: &proto::SpoolReport) -> Option<String> {
     let done = done.map(|done| format!("the limit of {} bytes a stream was reached: {done}", spool.limit));
     let held =
         spool.disk_was_full.then(|| "the command was held back while the host's disk was full".to_owned());
-    let (stdout, stderr) = (spool.stdout_lost, spool.stderr_lost);
-    let lost = (stdout > 0 || stderr > 0).then(|| {
-        format!("it was ended then: the last {stdout} bytes of stdout and {stderr} of stderr are not kept")
-    });
-    let all: Vec<String> = [done, held, lost].into_iter().flatten().collect();
+    let all: Vec<String> = [done, held, lost_bytes(spool)].into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join("; "))
+}
+
+/// What was printed last and isn't there, if anything.
+pub(super) fn lost_bytes(spool: &proto::SpoolReport) -> Option<String> {
+    let (stdout, stderr) = (spool.stdout_lost, spool.stderr_lost);
+    (stdout > 0 || stderr > 0).then(|| {
+        format!("it was ended while the disk was full: the last {stdout} bytes of stdout and {stderr} of stderr are not kept")
+    })
 }
 
 /// What holds a command back that runs, and what to do.
@@ -81,6 +85,7 @@ pub(super) fn state(job: &proto::JobInfo) -> String {
             proto::HeldBack::Limit => "held back".to_owned(),
             proto::HeldBack::Disk => "disk full".to_owned(),
         },
+        (proto::JobState::Silent, _) => "no answer".to_owned(),
         (proto::JobState::Attached, _) if job.alone_ms > 0 => {
             format!("alone, ends in {}", age(Duration::from_millis(job.alone_ms)))
         }

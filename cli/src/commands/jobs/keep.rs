@@ -7,6 +7,7 @@ use remora_client::{Class, proto};
 use super::super::ending::lost;
 use super::super::folder::{Folder, Run};
 use super::ask::At;
+use super::end::lost_bytes;
 use super::list::id;
 use super::wait::{WAIT, look};
 use crate::terminal::Failure;
@@ -28,6 +29,10 @@ pub(super) async fn keep(path: &Path, waits: bool, at: &At, job: &proto::JobInfo
             return Err(Failure::new(Class::Refused, name, text)
                 .with_hint("remora logs without --keep prints what is left"));
         }
+    }
+    if let Some(text) = receipt.spool.as_ref().and_then(lost_bytes) {
+        return Err(Failure::new(Class::Refused, name, format!("it isn't whole: {text}"))
+            .with_hint("remora logs without --keep prints what is left"));
     }
     let kept = at.connection.receipt_to_keep(&job).map_err(|error| lost(name, &error))?;
     let (mut folder, mut copies) = Folder::begin(path)?;

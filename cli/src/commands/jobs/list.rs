@@ -149,7 +149,9 @@ fn object(target: &str, job: &proto::JobInfo) -> Value {
         proto::JobState::Running => "running",
         proto::JobState::Ended => "ended",
         proto::JobState::Lost => "lost",
+        proto::JobState::Attached if job.alone_ms > 0 => "alone",
         proto::JobState::Attached => "attached",
+        proto::JobState::Silent => "no-answer",
         proto::JobState::Unspecified => "unknown",
     };
     json!({

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::exec::Ending;
 use super::super::receipt;
 use super::ask::{At, Held, begin, detached, find, finish_in_json, one};
-use super::end::held_back;
+use super::end::{held_back, lost_bytes};
 use super::keep;
 use super::list::id;
 use super::wait::look;
@@ -35,11 +35,10 @@ pub(crate) fn run(logs: &Logs) -> Ending {
         check_offset(logs, &job)?;
         asking
             .up_to_interrupt(async |at: &At| match &logs.keep {
-                Some(folder) => keep::keep(folder, logs.follow, at, &job).await,
+                Some(folder) => keep::keep(folder, logs.follow, at, &job).await.map(|()| Outcome::Exited(0)),
                 None => read(logs, at, &job).await,
             })
-            .await?;
-        Ok(Outcome::Exited(0))
+            .await
     })
 }
 
@@ -57,7 +56,10 @@ fn check_offset(logs: &Logs, job: &proto::JobInfo) -> Result<(), Failure> {
     Err(Failure::usage(format!("--since-offset {at}: {what} at offset {end}")))
 }
 
-async fn read(logs: &Logs, at: &At, job: &proto::JobInfo) -> Result<(), Failure> {
+/// How whoever writes into a pipe ends that nobody reads any more.
+const CLOSED_PIPE: Outcome = Outcome::Signaled { signal: 13, by: None };
+
+async fn read(logs: &Logs, at: &At, job: &proto::JobInfo) -> Result<Outcome, Failure> {
     let name = at.name.as_str();
     let stream = match logs.stream {
         LogStream::Stdout => proto::Stream::Stdout,
@@ -104,7 +106,7 @@ async fn read(logs: &Logs, at: &At, job: &proto::JobInfo) -> Result<(), Failure>
             let sink = if piece.stream() == proto::Stream::Stderr { stderr } else { stdout };
             match sink.write(Bytes::from(piece.bytes)).await {
                 Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(CLOSED_PIPE),
                 Err(error) => {
                     let text = format!("can't write what it printed: {error}; what was written is cut");
                     return Err(Failure::new(Class::Internal, name, text));
@@ -117,6 +119,17 @@ async fn read(logs: &Logs, at: &At, job: &proto::JobInfo) -> Result<(), Failure>
         }
         ask.wait_ms = if logs.follow { WAIT } else { 0 };
     }
+    let mut lost = None;
+    if over {
+        let ended = match &job.receipt {
+            Some(_) => job.clone(),
+            None => at.ask_job(proto::ask::Question::FindJob(find(&id(job)))).await?,
+        };
+        lost = ended.receipt.and_then(|receipt| receipt.spool);
+    }
+    if let Some(text) = lost.as_ref().and_then(lost_bytes) {
+        say(&format!("{}: {text}", escape(name)));
+    }
     if logs.json {
         let all: Vec<Value> = pieces.iter().map(piece).collect();
         let object = json!({
@@ -125,6 +138,7 @@ async fn read(logs: &Logs, at: &At, job: &proto::JobInfo) -> Result<(), Failure>
             "id": id(job),
             "pieces": all,
             "dropped": gaps.object(),
+            "lost": lost.map(|spool| json!({ "stdout": spool.stdout_lost, "stderr": spool.stderr_lost })),
             "next": ask.offset,
             "over": over,
         });
@@ -133,7 +147,7 @@ async fn read(logs: &Logs, at: &At, job: &proto::JobInfo) -> Result<(), Failure>
             Failure { told: true, ..Failure::new(Class::Internal, name, text) }
         })?;
     }
-    Ok(())
+    Ok(Outcome::Exited(0))
 }
 
 /// What of a piece came after the question for the job.

@@ -4,11 +4,11 @@ use remora_client::{Class, Outcome, outcome_of, proto};
 
 use super::super::ending::how;
 use super::super::exec::Ending;
-use super::ask::{At, Halt, begin, find, finish, one};
+use super::ask::{At, Halt, Held, begin, find, finish, one};
 use super::list::id;
 use super::start;
 use super::wait::until_over;
-use crate::arguments::{Detach, Forget, Renew, SignalJob, Stop, Which};
+use crate::arguments::{Detach, Forget, Renew, SignalJob, Stop, Watching, Which};
 use crate::printable::escape;
 use crate::terminal::{Failure, print, say};
 
@@ -56,7 +56,9 @@ pub(crate) fn stop(stop: &Stop) -> Ending {
     let which = &stop.which;
     finish(async {
         let question = proto::ask::Question::StopJob(proto::StopJob { job: which.job.clone() });
-        let (mut asking, list) = begin(&which.target, &which.reach, None, question).await?;
+        // It may take as long as the command likes, up to the grace.
+        let held = Held { watching: &Watching::default(), again: "remora wait", which };
+        let (mut asking, list) = begin(&which.target, &which.reach, Some(held), question).await?;
         let job = until_over(&mut asking, list, false, false).await?;
         if let Some(receipt) = &job.receipt {
             say(&format!("{}: {}: {}", escape(&asking.at.name), id(&job), how(&outcome_of(receipt))));

@@ -1,7 +1,8 @@
 //! A receipt from its file.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use remora_client::ReceiptFile;
@@ -45,6 +46,16 @@ pub(super) fn open(path: &Path) -> Result<File, Failure> {
         if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
     };
     open().map_err(|error: io::Error| unreadable(path, &error))
+}
+
+/// Opens what must be a file as any: whoever made it may have put a pipe there, which would wait for ever, or what has no end.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file")),
+    }
 }
 
 pub(in crate::commands) fn unreadable(path: &Path, error: &io::Error) -> Failure {

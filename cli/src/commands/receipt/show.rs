@@ -3,6 +3,7 @@
 use remora_client::{exit_status, proto};
 use remora_identity::statement::{Argv, Command, EndedBy, OnFull, Outcome, Spool, Statement, Stream, Text};
 
+use super::super::folder::RECEIPT;
 use super::super::jobs::full;
 use super::read::read;
 use super::{hex, time};
@@ -12,7 +13,11 @@ use crate::terminal::{print, say};
 
 /// Tells it, and gives the process' exit status.
 pub(crate) fn run(arguments: &Show) -> u8 {
-    let (file, statement) = match read(&arguments.file) {
+    let named = match arguments.file.is_dir() {
+        true => arguments.file.join(RECEIPT),
+        false => arguments.file.clone(),
+    };
+    let (file, statement) = match read(&named) {
         Ok(Ok(read)) => read,
         Ok(Err(wrong)) => {
             wrong.print(&arguments.file);

@@ -11,7 +11,7 @@ use remora_identity::{KnownHosts, sshsig};
 use serde_json::{Value, json};
 
 use super::super::folder;
-use super::read::{Wrong, open, read, unreadable};
+use super::read::{Wrong, open, open_regular, read, unreadable};
 use crate::arguments::Verify;
 use crate::host_keys;
 use crate::printable::{chain, escape};
@@ -97,6 +97,9 @@ fn judge(arguments: &Verify) -> Result<Result<Good, Wrong>, Failure> {
     }
     let known_hosts = host_keys::read(&files)?;
     let Files { receipt, stdout, stderr } = Files::of(arguments);
+    if arguments.file.is_dir() && !receipt.is_file() {
+        return Ok(Err(Wrong::new("it holds no whole command: there is no receipt in it")));
+    }
     let (file, statement) = match read(&receipt)? {
         Ok(read) => read,
         Err(wrong) => return Ok(Err(wrong)),
@@ -128,12 +131,21 @@ fn judge(arguments: &Verify) -> Result<Result<Good, Wrong>, Failure> {
     let streams = [("stdout", &stdout, &statement.stdout), ("stderr", &stderr, &statement.stderr)];
     for (name, path, stream) in streams {
         let Some(path) = path else { continue };
-        match compare(name, path, stream.as_ref())? {
+        match compare(name, path, stream.as_ref(), !arguments.file.is_dir())? {
             Ok(length) => output.push((name, escape(&path.display().to_string()), length)),
-            Err(wrong) => return Ok(Err(wrong)),
+            Err(wrong) => return Ok(Err(kept_less(wrong, &statement))),
         }
     }
     Ok(Ok(Good { key, known, output }))
+}
+
+/// What is shorter than it should be may be so by what the receipt says itself.
+fn kept_less(wrong: Wrong, statement: &Statement) -> Wrong {
+    match &statement.spool {
+        Some(spool) if spool.lost.is_some() || spool.stdout_start > 0 || spool.stderr_start > 0 => wrong
+            .with_hint(format!("the receipt says that the host kept less than was printed: spool {spool}")),
+        _ => wrong,
+    }
 }
 
 /// What is to be checked.
@@ -249,8 +261,17 @@ pub(in crate::commands) fn compare(
     name: &str,
     path: &Path,
     stream: Option<&Stream>,
+    may_flow: bool,
 ) -> Result<Result<u64, Wrong>, Failure> {
-    let mut file = open(path)?;
+    let mut file = match open_regular(path) {
+        Ok(file) => file,
+        // A pipe or a device that was named as what was saved is read as it comes.
+        Err(_) if may_flow => open(path)?,
+        Err(error) => {
+            let shown = escape(&path.display().to_string());
+            return Ok(Err(Wrong::new(format!("{shown} can't be its {name}: {error}"))));
+        }
+    };
     let told = stream.map_or(0, |stream| stream.length);
     let counted = count(&mut file, told).map_err(|error| unreadable(path, &error))?;
     let is_same = |digest: blake3::Hash| stream.is_none_or(|stream| stream.blake3 == *digest.as_bytes());

@@ -133,8 +133,8 @@ impl Jobs {
     ///
     /// # Errors
     /// There is none, in the words of a shell.
-    pub(super) fn release(&mut self, word: Option<&str>) -> Result<Released, String> {
-        let index = index_of(&self.list, word, "disown")?;
+    pub(super) fn release(&mut self, number: u32) -> Result<Released, String> {
+        let index = index_of(&self.list, Some(&number.to_string()), "disown")?;
         let entry = self.list.remove(index);
         if entry.state == State::Stopped {
             entry.live.job.resume();
@@ -149,9 +149,28 @@ impl Jobs {
         self.list.insert(index.min(self.list.len()), entry);
     }
 
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.list.len()
+    /// The numbers of the jobs that words mean, each once: `-a` all of them, no word the current one.
+    ///
+    /// # Errors
+    /// One means none; then none is meant.
+    pub(super) fn chosen(&self, words: &[&str], verb: &str) -> Result<Vec<u32>, String> {
+        let number = |index: usize| self.list.get(index).map(|entry| entry.number);
+        let indices: Vec<usize> = match words {
+            ["-a"] => (0..self.list.len()).collect(),
+            [] => vec![index_of(&self.list, None, verb)?],
+            words => {
+                words.iter().map(|word| index_of(&self.list, Some(word), verb)).collect::<Result<_, _>>()?
+            }
+        };
+        let mut numbers: Vec<u32> = indices.into_iter().filter_map(number).collect();
+        let mut seen = Vec::new();
+        numbers.retain(|number| {
+            !seen.contains(number) && {
+                seen.push(*number);
+                true
+            }
+        });
+        Ok(numbers)
     }
 
     /// A line for each.

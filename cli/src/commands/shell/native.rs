@@ -383,15 +383,8 @@ impl Native {
     /// What wasn't detached, in the words of a shell.
     pub(super) async fn disown(&mut self, words: &[&str]) -> Result<Vec<String>, String> {
         let mut lines = Vec::new();
-        let (all, nothing) = (vec![None; self.jobs.count()], [None]);
-        let chosen: Vec<Option<&str>> = words.iter().map(|word| Some(*word)).collect();
-        let chosen = match words {
-            ["-a"] => &all,
-            [] => nothing.as_slice(),
-            _ => &chosen,
-        };
-        for word in chosen {
-            let released = self.jobs.release(*word)?;
+        for number in self.jobs.chosen(words, "disown")? {
+            let released = self.jobs.release(number)?;
             let detach = Some(proto::Detach::default());
             let question = proto::DetachJob { job: released.id().to_owned(), detach };
             match self.connection.ask_job(proto::ask::Question::DetachJob(question)).await {
@@ -405,7 +398,8 @@ impl Native {
                         AskError::Refused(why) => escape(&why.text),
                         error => chain(&error),
                     };
-                    return Err(format!("disown: {why}"));
+                    lines.push(format!("disown: {why}"));
+                    return Err(lines.join("\r\n"));
                 }
             }
         }

@@ -18,17 +18,17 @@ use crate::job::Job;
 use crate::request::Limits;
 use crate::session::{Running, Sessions};
 
-/// How long the keepers that are found may take to say what they keep.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a keeper that is found may take to say what it keeps, where nobody else waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long all of them together may hold up a server's start. Whoever takes longer is asked again behind it.
+const AT_START: Duration = Duration::from_millis(300);
 
 /// How long each of them may take at the least, however long the others took.
 const LEAST: Duration = Duration::from_millis(100);
 
 /// Between two looks at a job that has just begun, or is about to be over.
 const LOOK: Duration = Duration::from_millis(2);
-
-/// It is to be asked again.
-struct NotNow;
 
 /// A job that was there before this server.
 #[derive(Debug)]
@@ -80,78 +80,70 @@ impl Keepers {
     /// # Errors
     /// The folder can't be read.
     pub(crate) fn found(&self, sessions: &Sessions) -> io::Result<Vec<Found>> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + AT_START;
         // Whoever takes longer is asked for again, when others are served.
-        let find = |key| {
-            let now = Instant::now();
-            let found = self.find_until(key, sessions, until.max(now + LEAST), now + LEAST);
-            found.unwrap_or(Some(Found::Silent { key }))
-        };
+        let find = |key| self.find_until(key, sessions, until.max(Instant::now() + LEAST), true);
         Ok(self.jobs.all()?.into_iter().filter_map(find).collect())
     }
 
-    /// A job that is there already; none where nothing of it has run, and nothing will.
-    pub(crate) fn find(&self, key: JobKey, sessions: &Sessions) -> Option<Found> {
-        let until = Instant::now() + PATIENCE;
-        self.find_until(key, sessions, until, until).ok()?
+    /// A job that is there already; none where nothing of it has run, and nothing will. `is_brief`: whoever asks has others to care for,
+    /// and asks again where it is silent.
+    pub(crate) fn find(&self, key: JobKey, sessions: &Sessions, is_brief: bool) -> Option<Found> {
+        let patience = if is_brief { LEAST } else { PATIENCE };
+        self.find_until(key, sessions, Instant::now() + patience, is_brief)
     }
 
-    /// Finds a job. What is between two states is looked at until `patience`, and then, unless that is all the time there is (`until`), left
-    /// for later.
-    fn find_until(
-        &self,
-        key: JobKey,
-        sessions: &Sessions,
-        until: Instant,
-        patience: Instant,
-    ) -> Result<Option<Found>, NotNow> {
+    fn find_until(&self, key: JobKey, sessions: &Sessions, until: Instant, is_brief: bool) -> Option<Found> {
         loop {
-            let Ok(folder) = self.jobs.folder(key) else { return Ok(None) };
+            let folder = self.jobs.folder(key).ok()?;
             if folder.read().is_some_and(|record| record.detached.is_some()) {
-                return Ok(None);
+                return None;
             }
             let is_late = Instant::now() >= until;
-            if !is_late && Instant::now() >= patience {
-                return Err(NotNow);
+            if is_late && is_brief {
+                return Some(Found::Silent { key });
             }
             match folder.connect() {
                 Ok(socket) => match self.take_up(socket, key, false, sessions, until) {
-                    Ok((note, job)) => return Ok(Some(Found::Kept { key, note, job })),
+                    Ok((note, job)) => return Some(Found::Kept { key, note, job }),
                     // It has ended meanwhile, or is about to.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_late => {}
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                        return Ok(Some(Found::Silent { key }));
+                        return Some(Found::Silent { key });
                     }
                     Err(error) => {
                         tracing::error!(%key, %error, "a keeper doesn't answer");
-                        return Ok(None);
+                        return None;
                     }
                 },
                 Err(Errno::CONNREFUSED | Errno::NOENT) => match folder.read() {
                     // Begun or ended just now, unless its keeper is gone.
-                    Some(record) if record.is_of_this_boot() && record.keeper.is_alive() && !is_late => {}
+                    Some(record) if record.is_of_this_boot() && record.keeper.is_alive() && is_late => {
+                        return Some(Found::Silent { key });
+                    }
+                    Some(record) if record.is_of_this_boot() && record.keeper.is_alive() => {}
                     Some(record) => {
                         let rebooted = !record.is_of_this_boot();
-                        return Ok(Some(Found::Lost { key, note: record.note, rebooted }));
+                        return Some(Found::Lost { key, note: record.note, rebooted });
                     }
                     // Whoever was about to begin it can't any more.
-                    None if folder.remove_empty().is_ok() => return Ok(None),
+                    None if folder.remove_empty().is_ok() => return None,
                     // The record is what comes first and goes first: who was removing the rest was killed.
                     None if !folder.has_record() => {
                         let _ = folder.remove();
-                        return Ok(None);
+                        return None;
                     }
                     None if is_late => {
                         tracing::error!(%key, "the record of a job can't be read");
                         self.jobs.end_epoch();
                         folder.bury();
-                        return Ok(None);
+                        return None;
                     }
                     None => {}
                 },
                 Err(error) => {
                     tracing::error!(%key, %error, "a keeper can't be reached");
-                    return Ok(None);
+                    return None;
                 }
             }
             std::thread::sleep(LOOK);
@@ -170,7 +162,7 @@ impl Keepers {
     /// # Errors
     /// The folder can't be read.
     pub(crate) fn detached(&self, sessions: &Sessions) -> io::Result<Vec<DetachedJob>> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + AT_START;
         let find = |key| self.detached_job_until(key, sessions, until.max(Instant::now() + LEAST));
         Ok(self.jobs.all()?.into_iter().filter_map(find).collect())
     }
