@@ -333,7 +333,7 @@ impl Engine {
                     on_change,
                     session,
                 });
-                match keepers.look(&mut asking, Instant::now() + SOON) {
+                match keepers.look(&mut asking, Instant::now() + SOON, false) {
                     Some(launched) => launched,
                     None => return Ok(Tried::Asking(Box::new((prepared, asking)))),
                 }
@@ -348,7 +348,7 @@ impl Engine {
             return Err(NotStarted::bytes(Step::Keeper, None, b""));
         };
         loop {
-            if let Some(launched) = keepers.look(&mut asking, Instant::now() + AGE) {
+            if let Some(launched) = keepers.look(&mut asking, Instant::now() + STILL, true) {
                 return launched.map_err(|unlaunched| explained(unlaunched, &prepared));
             }
         }
@@ -395,8 +395,8 @@ impl StartLater {
     }
 }
 
-/// Longer than any start may take.
-const AGE: Duration = Duration::from_secs(3600);
+/// How long a keeper may stand still before another one is told to start the job.
+const STILL: Duration = Duration::from_secs(1);
 
 fn no_key(error: io::Error) -> NotStarted {
     NotStarted::bytes(Step::Keeper, error.raw_os_error(), b"")

@@ -112,11 +112,16 @@ impl Keepers {
     }
 
     /// Has a keeper start a job, or looks on: the calling thread waits until its program is executed, that has failed, or that time has
-    /// come (none; to be asked again).
+    /// come (none; to be asked again). `may_replace`: a keeper that hasn't begun by then is given up for another.
     ///
     /// # Errors
     /// [`Unlaunched`].
-    pub(crate) fn look(&self, asking: &mut Asking, until: Instant) -> Option<Result<Job, Unlaunched>> {
+    pub(crate) fn look(
+        &self,
+        asking: &mut Asking,
+        until: Instant,
+        may_replace: bool,
+    ) -> Option<Result<Job, Unlaunched>> {
         let until = until.min(asking.until);
         let is_early = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut && until < asking.until;
         let failed = |error: io::Error| Some(Err(Unlaunched::NotStarted(no_keeper(&error))));
@@ -142,12 +147,22 @@ impl Keepers {
             Ok(FromKeeper::NotStarted(why)) => Some(Err(why.into())),
             Ok(FromKeeper::Failed(why)) => Some(Err(Unlaunched::Failed(why))),
             Ok(_) => failed(io::ErrorKind::InvalidData.into()),
+            // It stands still, and hasn't begun: what it was told is taken back, and another one is told. Whichever makes the job's folder has it.
+            Err(error) if is_early(&error) && may_replace && !self.has_begun(asking.about.key) => {
+                let _ = keeper.send(&ToKeeper::Forget.compose(), None, Instant::now());
+                None
+            }
             Err(error) if is_early(&error) => {
                 asking.keeper = Some((keeper, view));
                 None
             }
             Err(error) => Some(Err(self.give_up(&mut keeper, asking.about.key, &error))),
         }
+    }
+
+    /// Whether some keeper has begun a job.
+    fn has_begun(&self, key: JobKey) -> bool {
+        !matches!(self.jobs.folder(key), Err(Errno::NOENT))
     }
 
     /// A keeper that was told to start a job says nothing: whatever it has started, or starts late, is ended.
