@@ -1,6 +1,7 @@
 //! The handle of a job: what a server does with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -119,6 +120,14 @@ impl Job {
         match self.body() {
             Body::Here(_) => false,
             Body::Kept(kept) => kept.wants_room(),
+        }
+    }
+
+    /// The lease that a detached job has now.
+    pub fn lease(&self) -> Option<Duration> {
+        match self.body() {
+            Body::Here(_) => None,
+            Body::Kept(kept) => kept.lease(),
         }
     }
 
@@ -266,6 +275,7 @@ impl Job {
             stderr: produced(Output::Stderr),
             stopped: state.stopped.map_or(0, Signal::number),
             wants_room: false,
+            lease: 0,
         }
     }
 

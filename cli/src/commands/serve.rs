@@ -48,6 +48,9 @@ fn watch(flags: &Serve) -> Result<u8, Failure> {
             WardenError::Open { .. } => {
                 failure.with_hint("chmod go-w, or name a directory of your own: what is in there is trusted")
             }
+            WardenError::Folder { .. } => {
+                failure.with_hint("name another with --state-dir, or mend that one")
+            }
             _ => failure,
         }
     })?;

@@ -316,6 +316,17 @@ fn a_state_directory_that_others_can_write_to_is_refused() {
         run(command).complained(193, "remora: ", "others can write to it");
     }
     fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+    // Nor may they put another in its place.
+    let above = home.path("above");
+    fs::create_dir(&above).unwrap();
+    fs::set_permissions(&above, fs::Permissions::from_mode(0o777)).unwrap();
+    let mut command = Server::command_in(&home, &["host_key"], "above/state");
+    command.args(["--listen", "native://127.0.0.1:0"]);
+    run(command).complained(193, "remora: ", "put another state directory in place");
+    fs::set_permissions(&above, fs::Permissions::from_mode(0o1777)).unwrap();
+    let mut command = Server::command_in(&home, &["host_key"], "above/state");
+    command.args(["--listen", "native://127.0.0.1:0"]);
+    drop(Server::spawn(&home, command));
     drop(Server::start(&home));
 }
 

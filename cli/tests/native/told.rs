@@ -7,7 +7,7 @@ use remora_testkit::{children, eventually};
 use serde_json::Value;
 
 use crate::bench::{Client, Done, Home, PATIENCE, run, run_with, signal};
-use crate::detached::{attached, detach, jobs, server, target, verb};
+use crate::detached::{attached, detach, jobs, kill_front, server, target, verb};
 
 /// A whole stdout, of which the host keeps the end only, and a stderr between its halves, likewise.
 const FLOOD: &str = "seq 1 100000; seq 1 50000 >&2; seq 100001 200000";
@@ -147,11 +147,17 @@ fn no_line_of_the_end_is_what_comes_from_now_on() {
 #[test]
 fn a_lease_that_is_not_there_is_not_renewed() {
     let home = Home::with_key();
-    let _server = server(&home);
+    let server = server(&home);
     let id = detach(&home, &[], "sleep 1000");
     verb(&home, &["renew", &id]).complained(196, "remora: unix:", "--lease gives it one");
+    verb(&home, &["renew", "--lease", "1h", &id]).ended(0);
+    // Its keeper has it, whoever serves.
+    eventually(PATIENCE, "the lease is told", || jobs(&home)[0]["lease_seconds"] == 3600.0);
+    kill_front(&home, &server);
+    assert_eq!(jobs(&home)[0]["lease_seconds"], 3600.0);
+    verb(&home, &["renew", &id]).ended(0);
     verb(&home, &["renew", "--lease", "500ms", &id]).ended(0);
-    verb(&home, &["wait", &id]);
+    eventually(PATIENCE, "it is over", || jobs(&home)[0]["state"] == "ended");
     let leased = detach(&home, &["--lease", "1h"], "sleep 1000");
     verb(&home, &["renew", &leased]).ended(0);
 }

@@ -479,6 +479,7 @@ impl Attending<'_> {
             ToKeeper::Renew { lease } => {
                 if let Some(spooling) = &mut self.spooling {
                     spooling.renew(lease);
+                    self.news.tell();
                 }
                 return;
             }
@@ -543,7 +544,8 @@ impl Attending<'_> {
         };
         if changed || ended.is_some() {
             let wants_room = self.spooling.as_ref().is_some_and(Spooling::wants_room);
-            let now = Snapshot { wants_room, ..self.job.snapshot() };
+            let lease = self.spooling.as_ref().map_or(0, Spooling::lease);
+            let now = Snapshot { wants_room, lease, ..self.job.snapshot() };
             if self.told != Some(now) {
                 server.send(&FromKeeper::Progress(now).compose());
                 self.told = Some(now);

@@ -378,6 +378,10 @@ impl Kept {
         Signal::from_number(self.lock().now.stopped)
     }
 
+    pub(crate) fn lease(&self) -> Option<Duration> {
+        Some(self.lock().now.lease).filter(|lease| *lease > 0).map(Duration::from_nanos)
+    }
+
     pub(crate) fn wants_room(&self) -> bool {
         self.lock().now.wants_room
     }

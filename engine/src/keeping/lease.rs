@@ -23,6 +23,11 @@ impl Lease {
         Lease { length, timer: Box::pin(tokio::time::sleep(length)), is_over: false }
     }
 
+    /// How long it is.
+    pub(super) fn length(&self) -> Duration {
+        self.length
+    }
+
     /// It begins anew.
     pub(super) fn renew(&mut self, length: Option<Duration>) {
         self.length = length.unwrap_or(self.length).min(FOR_EVER);

@@ -114,6 +114,8 @@ pub(crate) struct Snapshot {
     pub(crate) stopped: i32,
     /// It is held back, since the disk is full that its output is kept on.
     pub(crate) wants_room: bool,
+    /// The lease that it has now, nanoseconds; 0 is none.
+    pub(crate) lease: u64,
 }
 
 /// How far stdin is.
@@ -368,6 +370,7 @@ impl Snapshot {
             .nested(3, produced(&self.stderr))
             .signed(4, self.stopped.into())
             .flag(5, self.wants_room)
+            .number(6, self.lease)
     }
 
     fn of(found: Found<'_>) -> Option<Self> {
@@ -392,6 +395,7 @@ impl Snapshot {
             stderr: produced(3)?,
             stopped: found.small(4),
             wants_room: found.flag(5),
+            lease: found.number(6),
         })
     }
 }
@@ -651,6 +655,7 @@ mod tests {
                 stderr: Produced::default(),
                 stopped: 20,
                 wants_room: true,
+                lease: 7,
             }),
             FromKeeper::Ended(Box::new(ended())),
             FromKeeper::Detached(None),

@@ -76,6 +76,11 @@ impl<'a> Spooling<'a> {
         self.hurried.get_or_insert_with(Instant::now);
     }
 
+    /// The lease as it is now, nanoseconds; 0 is none.
+    pub(super) fn lease(&self) -> u64 {
+        self.lease.as_ref().map_or(0, |lease| u64::try_from(lease.length().as_nanos()).unwrap_or(u64::MAX))
+    }
+
     /// Whether the command is held back since there is no room on the disk.
     pub(super) fn wants_room(&self) -> bool {
         self.spool.wants_room()

@@ -304,6 +304,19 @@ fn others_hand_in(path: &Path) -> io::Result<Option<&'static str>> {
     })
 }
 
+/// The first folder above one in which others may put another in its place, if there is any.
+fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
+    let whole = path.canonicalize()?;
+    for above in whole.ancestors().skip(1) {
+        let mode = rustix::fs::stat(above)?.st_mode;
+        let is_sticky = mode & 0o1000 != 0;
+        if mode & 0o022 != 0 && !is_sticky {
+            return Ok(Some(above.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
 impl Warden {
     /// Takes a state directory, and ends what is left of jobs whose keepers are gone. The process has no thread yet.
     ///
@@ -319,6 +332,10 @@ impl Warden {
             if let Some(why) = others_hand_in(path).map_err(in_folder)? {
                 return Err(WardenError::Open { path: path.to_owned(), why });
             }
+        }
+        if let Some(path) = replaceable(state_dir).map_err(in_folder)? {
+            let why = "others can write to it, and put another state directory in place of the one in there";
+            return Err(WardenError::Open { path, why });
         }
         let lock = File::options()
             .create(true)

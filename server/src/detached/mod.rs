@@ -280,6 +280,11 @@ impl Entry {
         }
     }
 
+    /// Its lease, as its keeper has it, or as it was at its start where that hasn't told yet: one that is there can be changed, and stays.
+    pub(crate) fn lease(&self) -> Option<Duration> {
+        self.running().and_then(Job::lease).or(self.plan.lease)
+    }
+
     pub(crate) fn renew(&self, lease: Option<Duration>) {
         if let Some(job) = self.running() {
             job.renew(lease);
@@ -311,7 +316,7 @@ impl Entry {
                         if entry.looking.load(Ordering::Relaxed) > 0 {
                             entry.renew(None);
                         }
-                        entry.plan.lease.map_or(Duration::from_secs(5), |lease| lease / 4)
+                        entry.lease().map_or(Duration::from_secs(1), |lease| lease / 4)
                     }
                     _ => return,
                 };
@@ -400,7 +405,7 @@ impl Entry {
             stderr_end: self.end(Output::Stderr),
             on_full: on_full(self.plan.on_full) as i32,
             spool_limit: self.plan.limit,
-            lease_ms: self.plan.lease.map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
+            lease_ms: self.lease().map_or(0, |lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
             terminal: start.terminal.is_some(),
             receipt,
             held_back: self.held_back() as i32,

@@ -179,11 +179,10 @@ async fn answer(question: proto::ask::Question, asked: &Asked) -> Answer {
             if entry.over().is_some() {
                 return Err(refused("the job is over"));
             }
-            // Passed on in any case: a keeper may have a lease that it was given later, which nobody here knows of.
-            entry.renew((ask.lease_ms > 0).then(|| Duration::from_millis(ask.lease_ms)));
-            if ask.lease_ms == 0 && entry.plan.lease.is_none() {
-                return Err(refused("it was started without a lease; --lease gives it one, or a new one"));
+            if ask.lease_ms == 0 && entry.lease().is_none() {
+                return Err(refused("it has no lease; --lease gives it one"));
             }
+            entry.renew((ask.lease_ms > 0).then(|| Duration::from_millis(ask.lease_ms)));
             one(&entry)
         }
         _ => Err(job::unsuitable(proto::NotStartedClass::Incompatible, "this host knows no answer to that")),
