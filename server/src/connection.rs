@@ -514,8 +514,8 @@ impl Connection {
             return;
         }
         let settings = self.settings.borrow().clone();
-        if self.left {
-            for waiting in self.waiting.values() {
+        for waiting in self.waiting.values() {
+            if self.left || waiting.start.linger_ms == 0 {
                 settings.registry.give_up(&Owner::of(&self.who), &waiting.start.job_id);
             }
         }

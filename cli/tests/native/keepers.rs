@@ -253,7 +253,8 @@ fn a_start_that_hangs_holds_up_nobody_else_and_loses_nothing_of_what_was_sent() 
     let idle: Vec<i32> = children(server.pid()).into_iter().filter(|child| *child != front).collect();
     assert!(!idle.is_empty());
     idle.iter().for_each(|keeper| signal(*keeper, "STOP"));
-    let mut command = home.exec([&target, "cat; exit 7"]);
+    // One that wouldn't come back: it hasn't gone.
+    let mut command = home.exec(["--no-reconnect", &target, "sleep 0.3; cat; exit 7"]);
     command.stdin(std::process::Stdio::piped());
     let mut client = Client::start(command);
     let mut stdin = client.child.stdin.take().unwrap();

@@ -39,7 +39,11 @@ impl Registry {
 
     /// Ends a job whose client doesn't come back within its linger time, and forgets it later.
     pub(super) fn await_client(self: &Arc<Self>, entry: &Arc<Entry>, turn: u64) {
-        let linger = entry.linger();
+        self.await_client_for(entry, turn, entry.linger());
+    }
+
+    /// As [`Registry::await_client`], within this time.
+    pub(super) fn await_client_for(self: &Arc<Self>, entry: &Arc<Entry>, turn: u64, linger: Duration) {
         let (registry, entry) = (self.clone(), Arc::downgrade(entry));
         tokio::spawn(async move {
             sleep(linger).await;

@@ -12,6 +12,9 @@ use super::{DISCARD_PAUSE, KEPT, Registry, end_unseen};
 use crate::job;
 use crate::record::{JobId, Owner, Record};
 
+/// How long the client of a start that has waited may take to be attached to its job.
+const TO_ATTACH: Duration = Duration::from_secs(10);
+
 /// Between two questions to a keeper that doesn't answer.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -77,7 +80,8 @@ impl Registry {
                     let state = State { record, attempt: 0, attached, turn: 0, detaching: Detaching::No };
                     let entry = Arc::new(Entry::new(job, state));
                     inner.jobs.insert(place, entry.clone());
-                    registry.await_client(&entry, 0);
+                    // Its client waits for it, also one that wouldn't come back.
+                    registry.await_client_for(&entry, 0, entry.linger().max(TO_ATTACH));
                 }
                 Ok(Ok(job)) => end_unseen(job, Duration::ZERO, EndReason::ClientGone),
                 // Who asks again finds it.
