@@ -145,12 +145,107 @@ unlimit() { most unlimited; }
 at_the_limit nobody rlimit
 "#;
 
+/// Begins systemd as process 1, which runs what follows as a service. What is written stays in this kernel's memory.
+const SYSTEMD: &str = r#"#!/bin/sh
+exec > RESULTS/log 2>&1
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t cgroup2 none /sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmp /run
+mkdir -p /run/results /run/systemd/system/remora.service.d
+mount -t hostfs -o RESULTS none /run/results
+cp REMORA /run/remora
+cp UNIT /run/systemd/system/remora.service
+mount -t tmpfs -o mode=755 tmp /var/lib
+mount -t tmpfs -o mode=1777 tmp /tmp
+# No network, and another place for the program: all else is as the unit says.
+cat > /run/systemd/system/remora.service.d/here.conf <<'X'
+[Unit]
+DefaultDependencies=no
+[Service]
+ExecStart=
+ExecStart=/run/remora serve --listen unix:/run/s.sock --state-dir /var/lib/remora
+X
+cat > /run/systemd/system/steps.service <<'X'
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /run/results/steps
+StandardOutput=file:/run/results/out
+StandardError=file:/run/results/err
+TimeoutStartSec=infinity
+Environment=HOME=/tmp
+X
+cat > /run/systemd/system/here.target <<'X'
+[Unit]
+DefaultDependencies=no
+Wants=steps.service
+X
+exec > /run/log 2>&1
+mount -o remount,ro /
+exec /lib/systemd/systemd --system --unit=here.target
+"#;
+
+/// The unit, through what a service goes through.
+const SERVICE: &str = r#"
+R=/run/remora; S=unix:/run/s.sock; cd /run/results
+main() { systemctl show -p MainPID --value remora; }
+sleeps() { ps -eo pid,args | awk '$2 == "sleep" && $3 ~ /^100[012]$/ { print $1 }'; }
+until_true() {
+    tries=0
+    while ! eval "$1" && [ $tries -lt 1200 ]; do sleep 0.05; tries=$((tries + 1)); done
+    eval "$1" || echo "not: $1"
+}
+state() { systemctl is-active remora; }
+
+systemctl start remora; echo "start $?, $(state)"
+line='while [ ! -e /tmp/go ]; do sleep 0.05; done; seq 1 20000'
+$R exec $S "echo begun; $line; exit 5" > attached.out 2> attached.err & client=$!
+id=$($R exec --detach $S "$line; exit 7")
+tree=$($R exec --detach $S 'trap "" TERM; setsid sleep 1000 & (setsid sleep 1001 &); sleep 1002')
+until_true '[ -s attached.out ] && [ $(sleeps | wc -l) = 3 ]'
+for pid in $(sleeps); do cat /proc/$pid/cgroup; done | sort -u > cgroups
+
+systemctl reload remora; echo "reload $?, $(state)"
+before=$(main)
+systemctl restart remora; echo "restart $?, $(state)"
+[ "$(main)" != "$before" ] && echo "another warden"
+before=$(main)
+kill -KILL $(pgrep -P $before -f -- --warden-link=)
+until_true 'pgrep -P $(main) -f -- --warden-link= > /dev/null'
+kill -KILL $before
+until_true '[ "$(main)" != "$before" ] && [ "$(state)" = active ]'
+echo "killed, $(state), $(systemctl show -p NRestarts --value remora) restarted"
+systemctl stop remora; echo "stop $?, $(state), $(sleeps | wc -l) go on"
+systemctl start remora; echo "start $?, $(state)"
+
+$R stop $S $tree 2> /dev/null; echo "stopped $?"
+until_true '[ -z "$(sleeps)" ]'; echo "$(sleeps | wc -l) left"
+touch /tmp/go
+wait $client; echo "attached $?"
+$R wait $S $id; echo "detached $?"
+seq 1 20000 > /tmp/whole
+$R logs $S $id | cmp - /tmp/whole && tail -n +2 attached.out | cmp - /tmp/whole && echo "all there"
+systemctl stop remora; echo "stop $?"
+find /sys/fs/cgroup/system.slice/remora.service -name 'remora-*' 2> /dev/null > left
+uname -r > finished
+poweroff -f
+"#;
+
 fn boot(script: &str) -> tempfile::TempDir {
+    boot_init(&[BOOT, script, DOWN].concat(), "")
+}
+
+/// Boots a kernel whose process 1 is this script; `steps` are beside it.
+fn boot_init(init_script: &str, steps: &str) -> tempfile::TempDir {
     let results = tempfile::Builder::new().prefix("kernel").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let init = results.path().join("init");
-    let script = [BOOT, script, DOWN]
-        .concat()
+    fs::write(results.path().join("steps"), steps).unwrap();
+    let script = init_script
         .replace("FLOOD", &FLOOD.to_string())
+        .replace("UNIT", concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/remora.service"))
         .replace("RESULTS", results.path().to_str().unwrap())
         .replace("REMORA", env!("CARGO_BIN_EXE_remora"))
         .replace("CHILD", remora_testkit::odd_child().to_str().unwrap());
@@ -201,6 +296,23 @@ fn memory_is_limited_by_a_cgroup_and_a_killed_client_leaves_nothing() {
         assert_eq!(read(&format!("{place}.left")), "", "cgroups are left");
     }
     assert_eq!(read("group"), "gone\n", "{}", read("log"));
+}
+
+#[test]
+fn the_unit_is_run_by_a_real_systemd_and_commands_outlive_whatever_it_does() {
+    let results = boot_init(SYSTEMD, SERVICE);
+    let read = |name: &str| fs::read_to_string(results.path().join(name)).unwrap_or_default();
+    let expected = "start 0, active\nreload 0, active\nrestart 0, active\nanother warden\n\
+        killed, active, 1 restarted\nstop 0, inactive, 3 go on\nstart 0, active\nstopped 0\n0 left\n\
+        attached 5\ndetached 7\nall there\nstop 0\n";
+    assert_eq!(read("out"), expected, "{}\n{}\n{}", read("err"), read("attached.err"), read("console"));
+    // One keeper's, below the service's, for all of its command, whatever has left its session.
+    let cgroups = read("cgroups");
+    assert!(
+        cgroups.starts_with("0::/system.slice/remora.service/") && cgroups.lines().count() == 1,
+        "{cgroups}"
+    );
+    assert_eq!(read("left"), "");
 }
 
 #[test]
