@@ -52,12 +52,19 @@ impl Registry {
                 if matches!(found, Found::Silent { .. }) {
                     return registry.ask_again(key);
                 }
-                registry.adopt(found);
+                let entry = registry.adopt(found);
+                let is_given_up = registry.lock().given_up.remove(&key);
+                if let (Some(entry), true) = (entry, is_given_up) {
+                    registry.forget(&entry);
+                    end_unseen(entry.job.clone(), Duration::ZERO, EndReason::ClientGone);
+                }
             } else if !is_stopping {
                 // Nobody can know whether anything of it has run.
                 registry.begin_epoch();
             }
-            registry.lock().silent.remove(&key);
+            let mut inner = registry.lock();
+            inner.silent.remove(&key);
+            inner.given_up.remove(&key);
         });
     }
 
