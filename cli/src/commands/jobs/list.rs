@@ -20,7 +20,7 @@ use crate::terminal::{Failure, print, say};
 /// Columns of a table where there is no terminal, or a narrow one.
 const COLUMNS: usize = 80;
 /// Characters of a command that a table shows, however wide the rest is.
-const COMMAND: usize = 16;
+const COMMAND: usize = 10;
 
 /// Lists, and tells how the process is to end.
 pub(crate) fn run(jobs: &Jobs) -> Ending {
@@ -56,7 +56,7 @@ pub(super) fn id(job: &proto::JobInfo) -> String {
 /// A line for each, of so many columns where the command can be cut for that. All text is the host's, and escaped.
 fn table(jobs: &[proto::JobInfo], now: &Zoned, columns: usize) -> String {
     let mut rows = vec![(
-        ["ID", "NAME", "STATE", "STARTED", "TIME", "STDOUT", "STDERR"].map(str::to_owned),
+        ["ID", "NAME", "USER", "STATE", "STARTED", "TIME", "STDOUT", "STDERR"].map(str::to_owned),
         "COMMAND".to_owned(),
     )];
     for job in jobs {
@@ -67,6 +67,7 @@ fn table(jobs: &[proto::JobInfo], now: &Zoned, columns: usize) -> String {
         let row = [
             id(job).chars().take(SHORT_ID).collect(),
             if job.name.is_empty() { "-".to_owned() } else { escape(&job.name) },
+            escape(&job.user),
             state(job),
             started(job.started_unix_ns, now),
             time,
@@ -78,7 +79,7 @@ fn table(jobs: &[proto::JobInfo], now: &Zoned, columns: usize) -> String {
     let width = |column: usize| {
         rows.iter().filter_map(|(row, _)| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..7).map(width).collect();
+    let widths: Vec<usize> = (0..8).map(width).collect();
     let before: usize = widths.iter().map(|width| width + BETWEEN).sum();
     let room = columns.saturating_sub(before).max(COMMAND);
     let mut text = String::new();
@@ -189,6 +190,7 @@ mod tests {
         proto::JobInfo {
             id: (0..16).collect(),
             command: Some(command),
+            user: "ada".to_owned(),
             state: proto::JobState::Running as i32,
             started_unix_ns: 1_600_000_000_000_000_000,
             spool_limit: 1 << 30,
@@ -205,7 +207,7 @@ mod tests {
             Command::Argv(proto::Argv { arguments: words.iter().map(|word| word.to_vec()).collect() })
         };
         let jobs = [
-            job(argv(&[b"true", b"a b", b""])),
+            job(argv(&[b"ls", b"a b", b""])),
             proto::JobInfo { name: "build".to_owned(), ..job(Command::Line(b"x".repeat(60))) },
             proto::JobInfo {
                 state: proto::JobState::Lost as i32,
@@ -218,10 +220,10 @@ mod tests {
         let text = table(&jobs, &now, 80);
         assert_eq!(
             text,
-            "ID            NAME   STATE    STARTED  TIME   STDOUT  STDERR  COMMAND\n\
-             000102030405  -      running  14:26    1m01s  195k    0       true \"a b\" \"\"\n\
-             000102030405  build  running  14:26    1m01s  195k    0       xxxxxxxxxxxxxxxxx…\n\
-             000102030405  -      unknown  14:26    -      195k    0       é\\né\\né\\n\n"
+            "ID            NAME   USER  STATE    STARTED  TIME   STDOUT  STDERR  COMMAND\n\
+             000102030405  -      ada   running  14:26    1m01s  195k    0       ls \"a b\" \"\"\n\
+             000102030405  build  ada   running  14:26    1m01s  195k    0       xxxxxxxxxxx…\n\
+             000102030405  -      ada   unknown  14:26    -      195k    0       é\\né\\né\\n\n"
         );
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
