@@ -5,12 +5,12 @@ mod waiting;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use remora_engine::{Begun, EndReason, Engine, Job, Outcome, Output, Signal};
+use remora_engine::{Begun, EndReason, Engine, Job, Outcome, Output, Session, Signal};
 use remora_identity::Authenticated;
 use remora_identity::statement::ReceiptKey;
 use remora_net::{HIGH_WATER, Link, LinkError};
@@ -416,16 +416,12 @@ impl Connection {
         settings.policy.permit(&self.who, ()).map(drop).map_err(|refusal| job::refused(&refusal))
     }
 
-    fn begin(
+    /// Where a start's job runs: in which session, made if need be, and in which directory.
+    fn place_of(
         &self,
         start: &proto::Start,
         settings: &Settings,
-        place: &Attachment,
-        record: &mut Record,
-    ) -> Result<Job, Unbegun> {
-        if self.draining {
-            return Err(job::unsuitable(proto::NotStartedClass::HostFull, "the server stops").into());
-        }
+    ) -> Result<(Option<Session>, Vec<u8>), proto::NotStarted> {
         let session = match &start.session {
             Some(_) => Some(sessions::find(start.session.as_ref(), &self.who, settings)?.0),
             None => None,
@@ -438,7 +434,21 @@ impl Connection {
             Some(path) => here.join(std::ffi::OsStr::from_bytes(path)),
             None => here,
         };
-        record.subject.working_directory = here.as_os_str().as_bytes().to_vec();
+        Ok((session, here.into_os_string().into_vec()))
+    }
+
+    fn begin(
+        &self,
+        start: &proto::Start,
+        settings: &Settings,
+        place: &Attachment,
+        record: &mut Record,
+    ) -> Result<Job, Unbegun> {
+        if self.draining {
+            return Err(job::unsuitable(proto::NotStartedClass::HostFull, "the server stops").into());
+        }
+        let (session, directory) = self.place_of(start, settings)?;
+        record.subject.working_directory = directory;
         let mut request = job::request(start, session)
             .ok_or_else(|| job::unsuitable(proto::NotStartedClass::Incompatible, "there is no command"))?;
         request.key = Some(record.owner.key(&record.id));

@@ -1,6 +1,5 @@
 //! A connection's way to detached jobs: their starts, and the channels that watch them.
 
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -56,20 +55,9 @@ impl Connection {
         }
         let name = start.detach.as_ref().map(|detach| detach.name.as_str()).unwrap_or_default();
         detached::check_name(name)?;
-        let session = match &start.session {
-            Some(_) => Some(sessions::find(start.session.as_ref(), &self.who, settings)?.0),
-            None => None,
-        };
+        let (session, directory) = self.place_of(start, settings)?;
         subject.session = session.as_ref().map(sessions::apart);
-        let here = match &session {
-            Some(session) => session.working_directory(),
-            None => settings.policy.served().home.clone(),
-        };
-        let here = match &start.working_directory {
-            Some(path) => here.join(std::ffi::OsStr::from_bytes(path)),
-            None => here,
-        };
-        subject.working_directory = here.as_os_str().as_bytes().to_vec();
+        subject.working_directory = directory;
         let owner = Owner::of(&self.who);
         let note = Note::new(&owner, start, request_digest(start), subject, settings.boot_id);
         let mut request = job::request(start, session)
