@@ -324,10 +324,14 @@ fn a_state_directory_that_others_can_write_to_is_refused() {
     let mut command = Server::command_in(&home, &["host_key"], "above/state");
     command.args(["--listen", "native://127.0.0.1:0"]);
     run(command).complained(193, "remora: ", "put another state directory in place");
-    fs::set_permissions(&above, fs::Permissions::from_mode(0o1777)).unwrap();
-    let mut command = Server::command_in(&home, &["host_key"], "above/state");
-    command.args(["--listen", "native://127.0.0.1:0"]);
-    drop(Server::spawn(&home, command));
+    // Sticky, or a group that is the account's own (root's, for one), as under umask 002.
+    let own_group = rustix::process::getegid().as_raw() == rustix::process::geteuid().as_raw();
+    for mode in [0o1777, if own_group { 0o775 } else { 0o755 }] {
+        fs::set_permissions(&above, fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = Server::command_in(&home, &["host_key"], "above/state");
+        command.args(["--listen", "native://127.0.0.1:0"]);
+        drop(Server::spawn(&home, command));
+    }
     drop(Server::start(&home));
 }
 

@@ -304,13 +304,17 @@ fn others_hand_in(path: &Path) -> io::Result<Option<&'static str>> {
     })
 }
 
-/// The first folder above one in which others may put another in its place, if there is any.
+/// The first folder above one in which others may put another in its place, if there is any. Where an account has a group of its own
+/// (of the account's number, as most distributions make them), folders made under umask 002 are that group's, and so nobody else's.
 fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
     let whole = path.canonicalize()?;
+    let (own, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     for above in whole.ancestors().skip(1) {
-        let mode = rustix::fs::stat(above)?.st_mode;
-        let is_sticky = mode & 0o1000 != 0;
-        if mode & 0o022 != 0 && !is_sticky {
+        let found = rustix::fs::stat(above)?;
+        let is_sticky = found.st_mode & 0o1000 != 0;
+        let is_own_group = found.st_gid == group && group == own;
+        let others = if is_own_group { 0o002 } else { 0o022 };
+        if found.st_mode & others != 0 && !is_sticky {
             return Ok(Some(above.to_owned()));
         }
     }

@@ -15,6 +15,9 @@ use crate::record::{JobId, Owner, Record};
 /// How long the client of a start that has waited may take to be attached to its job.
 const TO_ATTACH: Duration = Duration::from_secs(10);
 
+/// Reasons of starts that have failed late, which wait for who asked: at the most.
+const MOST_FAILED: usize = 1024;
+
 /// Between two questions to a keeper that doesn't answer.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -93,7 +96,7 @@ impl Registry {
                 Ok(Ok(job)) => end_unseen(job, Duration::ZERO, EndReason::ClientGone),
                 // Who asks again finds it.
                 Ok(Err(error)) if error.is_taken() => {}
-                Ok(Err(error)) => {
+                Ok(Err(error)) if inner.failed.len() < MOST_FAILED => {
                     inner.failed.insert(place.clone(), (record.request, job::not_started(&error)));
                     let registry = registry.clone();
                     tokio::spawn(async move {
@@ -101,6 +104,8 @@ impl Registry {
                         registry.lock().failed.remove(&place);
                     });
                 }
+                // Who asks again has it tried again: nothing of it has run, or its folder says that something may have.
+                Ok(Err(error)) => warn!(%key, %error, "a job could not be started"),
                 Err(error) => error!(%key, %error, "the start of a job has failed"),
             }
             inner.silent.remove(&key);
